@@ -10,37 +10,41 @@ after every eight digits, highest word first (Documentation/admin-guide/cputopol
 
 from __future__ import annotations
 
-from typing import Iterable, Optional, Tuple
+import re
+from typing import Iterable, List, Optional, Set, Tuple
 
 MAX_CPUS = 1 << 16  # far above any kernel's NR_CPUS; bounds what a corrupt range may make us allocate
+_SPAN = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6})(?::([0-9]{1,6})/([0-9]{1,6}))?)?")
+_WORD = re.compile(r"[0-9a-fA-F]{1,%d}" % (MAX_CPUS // 4))
 
 
 def parse_list(text: str) -> Optional[Tuple[int, ...]]:
     """Return the CPU numbers in a list, ascending; () for an empty one, None if it is no list."""
-    cpus = set()
-    for part in text.strip().replace("\n", ",").split(","):
-        if not part.strip():
-            if text.strip():
-                return None
-            continue
-        span, colon, stride = part.strip().partition(":")
-        first, dash, last = span.partition("-")
-        try:
-            low = int(first)
-            high = int(last) if dash else low
-            used, slash, group = stride.partition("/")
-            take, every = (int(used), int(group)) if colon else (1, 1)
-        except ValueError:
+    cpus: Set[int] = set()
+    if not text.strip():
+        return ()
+    for part in text.strip().split(","):
+        match = _SPAN.fullmatch(part.strip())
+        if match is None:
             return None
-        if not 0 <= low <= high < MAX_CPUS or not 0 < take <= every or (colon and not slash):
+        first, last, used, group = match.groups()
+        low = int(first)
+        high = int(last) if last else low
+        take, every = (int(used), int(group)) if used else (1, 1)
+        if not low <= high < MAX_CPUS or not 0 < take <= every:
             return None
         cpus.update(cpu for cpu in range(low, high + 1) if (cpu - low) % every < take)
     return tuple(sorted(cpus))
 
 
+def parse_blank_list(text: str) -> Optional[Tuple[int, ...]]:
+    """Return the CPU numbers of a list that uses blanks ("0 1 2 3", as related_cpus does); None if it is none."""
+    return parse_list(",".join(text.split()))
+
+
 def format_list(cpus: Iterable[int]) -> str:
     """Return the shortest list, as the kernel prints it: "0-3,6"."""
-    spans = []
+    spans: List[List[int]] = []
     for cpu in sorted(set(cpus)):
         if spans and cpu == spans[-1][1] + 1:
             spans[-1][1] = cpu
@@ -52,12 +56,11 @@ def format_list(cpus: Iterable[int]) -> str:
 def parse_mask(text: str) -> Optional[Tuple[int, ...]]:
     """Return the CPU numbers in a mask, ascending; None if it is no mask."""
     words = text.strip().split(",")
-    try:
-        value = 0
-        for position, word in enumerate(words):
-            if not word or len(word) > (8 if len(words) > 1 else MAX_CPUS // 4) or not word.isalnum():
-                return None
-            value = (value << (32 if position else 0)) | int(word, 16)
-    except ValueError:
+    if len(words) > MAX_CPUS // 32:
         return None
+    value = 0
+    for word in words:
+        if not _WORD.fullmatch(word) or (len(words) > 1 and len(word) > 8):
+            return None
+        value = value << 32 | int(word, 16)
     return tuple(cpu for cpu in range(value.bit_length()) if value >> cpu & 1)

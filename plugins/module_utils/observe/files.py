@@ -113,6 +113,21 @@ class Root:
         except OSError:
             return None
 
+    def link_target(self, path: str) -> Optional[str]:
+        """Return the absolute path, seen from the root, that the link at PATH points to; None if it is no link.
+
+        What it points to need not exist (a captured tree is seldom complete).
+        """
+        parent, name = os.path.split(path)
+        real_parent = self.real(parent)
+        if real_parent is None:
+            return None
+        try:
+            target = os.readlink(os.path.join(self.path, real_parent.lstrip("/"), name))
+        except OSError:
+            return None
+        return os.path.normpath("/" + os.path.join(real_parent, target).lstrip("/"))
+
     def exists(self, path: str) -> bool:
         """True if PATH exists below the root, a dangling link excluded."""
         host_path = self._host_path(path)
