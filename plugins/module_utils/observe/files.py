@@ -77,6 +77,8 @@ class Root:
         host_path = self._host_path(path)
         if host_path is None:
             return None
+        if not self.is_live and not os.path.isfile(host_path):
+            return None  # a stranger's tree may hold a FIFO, and opening that would wait for ever
         try:
             with open(host_path, "rb", buffering=0) as stream:
                 if limit >= 0:
