@@ -1,0 +1,170 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What this host had before we touched it: each original once, on disk before the first write.
+
+Keys are identities that survive a driver's reload and a boot (role, kind, address and vector | policy | path), never
+an interrupt's number: after a reload the number may be another device's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import fcntl
+import json
+import os
+from types import TracebackType
+from typing import Any, Dict, List, NamedTuple, Optional, Type
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+
+PATH = "/var/lib/edgenpu-tuning/ledger.json"
+SCHEMA = 1
+SHARED = "shared"  # the role that owns what several roles need
+LOCK_PATH = "/run/lock/edgenpu-tuning.lock"
+
+
+class Entry(NamedTuple):
+    """One original. KIND: "interrupt", "governor" (VALUE, in force within BOOT_ID), "file" (STATE), "directory", "tree"
+    (made by us: gone again at undo). ID: "BDF#vector", the policy's name, or the path."""
+
+    role: str
+    kind: str
+    id: str
+    value: Optional[str] = None
+    boot_id: Optional[str] = None
+    state: Optional[FileState] = None
+
+    @property
+    def key(self) -> str:
+        """The name of the entry in the file."""
+        return "|".join((self.role, self.kind, self.id))
+
+
+class Locked:
+    """Holds the one lock that every writer of this host takes: modules, agent and command never overlap."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._path = sink.host_path(LOCK_PATH)
+        self._handle = -1
+
+    def __enter__(self) -> "Locked":
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        os.close(self._handle)
+
+
+def _pack(state: FileState) -> Dict[str, Any]:
+    data = state._asdict()
+    if state.content is not None:
+        data["content"] = binascii.b2a_base64(state.content, newline=False).decode("ascii")
+    return data
+
+
+def _unpack(data: Dict[str, Any]) -> FileState:
+    content = data["content"]
+    return FileState(
+        None if content is None else binascii.a2b_base64(content), data["target"], data["mode"], data["uid"], data["gid"]
+    )
+
+
+class Ledger:
+    """The ledger of one host, read from and saved to PATH. Raises WishError if the file is not one of ours."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._entries: Dict[str, Entry] = {}
+        self._dirty = False
+        raw = sink.root.data(PATH)
+        if raw is None:
+            if sink.root.exists(PATH):
+                raise WishError("%s cannot be read; run as root" % PATH)
+            return
+        try:
+            document = json.loads(raw.decode("utf-8"))
+            schema = document["schema"]
+            if schema == SCHEMA:
+                for data in document["entries"]:
+                    state = data.get("state")
+                    entry = Entry(**dict(data, state=None if state is None else _unpack(state)))
+                    self._entries[entry.key] = entry
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WishError(
+                "%s is damaged (%s); nothing was changed; restore it from a backup, or move it away and accept that "
+                "the originals recorded in it are lost" % (PATH, error)
+            ) from error
+        if schema != SCHEMA:
+            raise WishError(
+                "%s has schema %r and this version knows %d; use the version of the collection that wrote it"
+                % (PATH, schema, SCHEMA)
+            )
+
+    def entries(self, role: Optional[str] = None, kind: Optional[str] = None) -> List[Entry]:
+        """Return what is recorded, of one role or kind if given, in the order of recording."""
+        return [
+            entry
+            for entry in self._entries.values()
+            if role in (None, entry.role) and kind in (None, entry.kind)
+        ]
+
+    def value(self, role: str, kind: str, identity: str, boot_id: Optional[str]) -> Optional[str]:
+        """Return the original of a kernel value if it was recorded during this boot, else None."""
+        entry = self._entries.get(Entry(role, kind, identity).key)
+        return entry.value if entry is not None and entry.boot_id == boot_id else None
+
+    def remember_value(self, role: str, kind: str, identity: str, value: Optional[str], boot_id: Optional[str]) -> None:
+        """Record a kernel value as found, unless this boot's is recorded already (an older boot's is void)."""
+        entry = Entry(role, kind, identity, value, boot_id)
+        known = self._entries.get(entry.key)
+        if known is None or known.boot_id != boot_id:
+            self._add(entry)
+
+    def remember_file(self, role: str, path: str) -> None:
+        """Record what stands at PATH and which directories above it are missing, unless that is recorded already."""
+        for directory in self._sink.missing_parents(path):
+            self.remember_made("directory", directory)
+        if not any(entry.id == path for entry in self.entries(kind="file")):
+            self._add(Entry(role, "file", path, state=self._sink.state(path)))
+
+    def remember_made(self, kind: str, path: str) -> None:
+        """Record that a directory or tree did not exist and is made by us."""
+        entry = Entry(SHARED, kind, path)
+        if entry.key not in self._entries:
+            self._add(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """Drop an entry that has been given back."""
+        if self._entries.pop(entry.key, None) is not None:
+            self._dirty = True
+
+    def _add(self, entry: Entry) -> None:
+        self._entries[entry.key] = entry
+        self._dirty = True
+
+    def save(self) -> None:
+        """Write the ledger if it changed: durable before this returns. An empty one leaves no file behind."""
+        if not self._dirty:
+            return
+        if not self._entries:
+            self._sink.put(PATH, ABSENT)
+            self._sink.remove_if_empty(os.path.dirname(PATH))
+        else:
+            entries = [
+                {
+                    field: _pack(value) if isinstance(value, FileState) else value
+                    for field, value in entry._asdict().items()
+                    if value is not None
+                }
+                for entry in self._entries.values()
+            ]
+            document = json.dumps({"schema": SCHEMA, "entries": entries}, indent=1, sort_keys=True) + "\n"
+            self._sink.put(PATH, FileState(document.encode("utf-8"), None, 0o600))
+        self._dirty = False

@@ -1,0 +1,40 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Everything that a diagnosis rests on, read in one pass. Reads only."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import read_policies
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import read_interrupts
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
+
+
+def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
+    """Return the state of the host (or captured tree) at ROOT."""
+    devices = read_devices(root)
+    irqs = [irq for card in cards(devices, catalogue) for irq in vectors(card)]
+    wishes, _problems = read_wishes(root)
+    host = read_host(root)
+    return Snapshot(
+        host,
+        devices,
+        tuple(catalogue),
+        read_interrupts(root, irqs) if irqs else {},
+        read_cpus(root),
+        read_policies(root),
+        read_irqbalance(root),
+        wishes,
+        tuple(sorted(set(root.unread))),
+    )

@@ -1,0 +1,340 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What stays on the box so that the tuning is kept: wishes, agent, unit, udev rules, irqbalance's policy."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import py_compile
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import SCHEMA as WISHES_SCHEMA
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import WISHES_DIR, read_wishes, wishes_path
+
+if TYPE_CHECKING:  # never run: these lines tell Ansible's payload builder what the agent is made of
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, look, undo
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import obstacles
+
+    _CARRIED = (agent, look, undo, obstacles)
+
+COLLECTION = "ansible_collections.edgenpu.tuning.plugins.module_utils"
+AGENT_MODULES = (
+    "act",
+    "act.agent",
+    "act.ledger",
+    "act.look",
+    "act.persist",
+    "act.sink",
+    "act.tune",
+    "act.undo",
+    "decide",
+    "decide.affinity",
+    "decide.catalogue",
+    "decide.clocks",
+    "decide.describe",
+    "decide.findings",
+    "decide.obstacles",
+    "decide.shapes",
+    "decide.topology",
+    "observe",
+    "observe.cpufreq",
+    "observe.cpumask",
+    "observe.cpus",
+    "observe.files",
+    "observe.host",
+    "observe.interrupts",
+    "observe.irqbalance",
+    "observe.pci",
+    "observe.wishes",
+)
+
+BASE = "/usr/lib/edgenpu-tuning"
+CURRENT = BASE + "/current"
+FRONT_DOOR = "edgenpu-tuning"
+COMMAND = "/usr/local/bin/edgenpu-tuning"
+UNIT_NAME = "edgenpu-tuning.service"
+UNIT = "/etc/systemd/system/" + UNIT_NAME
+ENABLED = "/etc/systemd/system/sysinit.target.wants/" + UNIT_NAME
+UDEV_RULES = "/etc/udev/rules.d/90-edgenpu-tuning.rules"
+IRQBALANCE_POLICY = BASE + "/irqbalance.d"
+IRQBALANCE_SCRIPT = IRQBALANCE_POLICY + "/npu-cards"
+IRQBALANCE_DROP_IN = "/etc/systemd/system/irqbalance.service.d/edgenpu-tuning.conf"
+
+_UNIT_TEXT = """\
+# Written by edgenpu.tuning; events and boot start it, nothing polls.
+[Unit]
+Description=Interrupts of NPU cards and CPU clocks, as wished in 
+# Default dependencies would wait for sysinit.target, and that waits for the card's firmware to be loaded.
+DefaultDependencies=no
+After=local-fs.target systemd-udevd.service
+Conflicts=shutdown.target
+Before=shutdown.target
+# Each event restarts this unit; a storm of CPU events must not use up a start limit.
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/current/ agent
+TimeoutStartSec=60
+
+[Install]
+WantedBy=sysinit.target
+""".replace("$WISHES", WISHES_DIR).replace("$BASE", BASE).replace("$DOOR", FRONT_DOOR)
+
+# "Restart", not "start": an event that arrives while the agent runs must not be lost.
+_UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
+_UDEV_CARD = 'ACTION=="bind", SUBSYSTEM=="pci", ATTR{vendor}=="0x%s", ATTR{device}=="0x%s", %s'
+_UDEV_CPU = 'ACTION=="online|offline", SUBSYSTEM=="cpu", %s'
+# cpufreq policies raise no event of their own; the driver that makes them does.
+_UDEV_CPUFREQ = 'ACTION=="bind", DRIVER=="*cpufreq*", %s'
+
+_IRQBALANCE_TEXT = """\
+#!/bin/sh
+# Written by edgenpu.tuning. irqbalance asks this for every interrupt: $1 is the device's directory in sysfs.
+# NPU cards are left alone, "1" hands all others on to irqbalance's own judgement.
+read -r vendor 2>/dev/null <"$1/vendor" || exit 1
+read -r device 2>/dev/null <"$1/device" || exit 1
+case "$vendor:$device" in
+%s)
+    echo "ban=true"
+    exit 0
+    ;;
+esac
+exit 1
+"""
+
+_DROP_IN_TEXT = """\
+# Written by edgenpu.tuning: irqbalance leaves the interrupts of NPU cards alone and balances all others.
+[Service]
+ExecStart=
+ExecStart=%s --policyscript=%s
+"""
+
+
+class Ran(NamedTuple):
+    """A command's exit status and what it printed."""
+
+    status: int
+    output: str
+
+
+Runner = Callable[[Sequence[str], float], Ran]
+
+
+class Kept(NamedTuple):
+    """What was written (or would be), each with its state before and after, and what could not be done."""
+
+    changes: List[Change]
+    files: List[Tuple[str, FileState, FileState]]
+    refused: List[Change]
+
+
+def agent_sources() -> Dict[str, bytes]:
+    """Return the agent's modules as path below its directory -> source, read through this module's own loader.
+
+    Works from a checkout, from Ansible's zipped payload and from the installed agent itself.
+    """
+    sources: Dict[str, bytes] = {}
+    parts = COLLECTION.split(".")
+    for depth in range(1, len(parts) + 1):
+        sources["/".join(parts[:depth]) + "/__init__.py"] = b""
+    for short in AGENT_MODULES:
+        name = "%s.%s" % (COLLECTION, short)
+        spec = importlib.util.find_spec(name)
+        loader: Any = spec.loader if spec is not None else None
+        if loader is None:
+            raise WishError("this payload lacks the module %s; install the collection again" % name)
+        path = name.replace(".", "/") + ("/__init__.py" if "." not in short else ".py")
+        sources[path] = (loader.get_source(name) or "").encode("utf-8")
+    return sources
+
+
+def agent_files(front_door: str, python: str) -> Dict[str, bytes]:
+    """Return all files of an agent's directory; FRONT_DOOR is its command's source, PYTHON runs it."""
+    files = agent_sources()
+    # Isolated and without site: nothing in the environment or in site-packages changes or slows the agent.
+    shebang = "#!%s -IS\n" % python
+    files[FRONT_DOOR] = (shebang + front_door).encode("utf-8")
+    return files
+
+
+def agent_name(files: Mapping[str, bytes]) -> str:
+    """Return the directory's name for an agent made of FILES: its checksum is the answer to "current?"."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.encode("utf-8") + b"\0" + hashlib.sha256(files[path]).digest())
+    return "agent-" + digest.hexdigest()[:16]
+
+
+def _is_intact(sink: Sink, directory: str, files: Mapping[str, bytes]) -> bool:
+    return all(sink.root.data(directory + "/" + path) == content for path, content in files.items())
+
+
+def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> None:
+    """Write the agent beside its final place, compile it there, and rename: a killed run leaves no half agent."""
+    scratch = directory + ".new"
+    sink.remove_tree(scratch)
+    for path, content in files.items():
+        where = sink.host_path(scratch + "/" + path)
+        os.makedirs(os.path.dirname(where), mode=0o755, exist_ok=True)
+        with open(where, "wb") as stream:
+            stream.write(content)
+        if path == FRONT_DOOR:
+            os.chmod(where, 0o755)
+        else:
+            os.chmod(where, 0o644)
+            py_compile.compile(where, dfile=directory + "/" + path, doraise=True,
+                               invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    sink.remove_tree(directory)
+    os.rename(sink.host_path(scratch), sink.host_path(directory))
+
+
+def _text_file(text: str, mode: int = 0o644) -> FileState:
+    return FileState(text.encode("utf-8"), None, mode)
+
+
+def _systemctl(root: Root) -> str:
+    return next((path for path in ("/usr/bin/systemctl", "/bin/systemctl") if root.exists(path)), "/usr/bin/systemctl")
+
+
+def _udev_text(root: Root, wishes: Mapping[str, Mapping[str, Any]]) -> str:
+    run = _UDEV_RUN % _systemctl(root)
+    lines = ["# Written by edgenpu.tuning: what may undo the tuning starts the agent.", _UDEV_CPU % run]
+    for entry in wishes.get("irq_affinity", {}).get("catalogue", ()):
+        lines.append(_UDEV_CARD % (entry["vendor"], entry["device"], run))
+    if "governor" in wishes:
+        lines.append(_UDEV_CPUFREQ % run)
+    return "\n".join(lines) + "\n"
+
+
+def shared_files(root: Root, wishes: Mapping[str, Mapping[str, Any]], agent_directory: str) -> Dict[str, FileState]:
+    """Return the files that serve all roles with WISHES (by role)."""
+    return {
+        CURRENT: FileState(None, agent_directory, 0o777),
+        COMMAND: FileState(None, CURRENT + "/" + FRONT_DOOR, 0o777),
+        UNIT: _text_file(_UNIT_TEXT),
+        ENABLED: FileState(None, "../" + UNIT_NAME, 0o777),
+        UDEV_RULES: _text_file(_udev_text(root, wishes)),
+    }
+
+
+def irqbalance_files(root: Root, wishes: Mapping[str, Any]) -> Tuple[Dict[str, FileState], List[Change]]:
+    """Return the files that keep irqbalance off the cards, and why they cannot be given where that is so."""
+    balancer = read_irqbalance(root)
+    if not balancer.installed:
+        return {}, []
+    if balancer.policy_script not in (None, IRQBALANCE_POLICY) or balancer.exec_start_without_ours is None:
+        why = (
+            "irqbalance already has a policy script, %s, and can have only one: let it print ban=true for the NPU cards"
+            % balancer.policy_script
+            if balancer.exec_start_without_ours is not None
+            else "no unit file of irqbalance was found to extend; start it with --policyscript=" + IRQBALANCE_POLICY
+        )
+        return {}, [Change(IRQBALANCE_DROP_IN, None, None, why)]
+    identities = "|".join(
+        sorted({"0x%s:0x%s" % (entry["vendor"], entry["device"]) for entry in wishes.get("catalogue", ())})
+    )
+    return {
+        IRQBALANCE_SCRIPT: _text_file(_IRQBALANCE_TEXT % identities, 0o755),
+        IRQBALANCE_DROP_IN: _text_file(_DROP_IN_TEXT % (balancer.exec_start_without_ours, IRQBALANCE_POLICY)),
+    }, []
+
+
+def show(state: FileState) -> Optional[str]:
+    """Return what a person reads of a file's state; None for "nothing there"."""
+    if state.target is not None:
+        return "link to " + state.target
+    return None if state.content is None else state.content.decode("utf-8", "replace")
+
+
+def put_files(
+    sink: Sink, ledger: Ledger, wanted: Mapping[str, Tuple[str, FileState]], why: str, check: bool
+) -> List[Tuple[str, FileState, FileState]]:
+    """Make each path what it should be ((role, state) by path); return those that were not, with before and after."""
+    differing = []
+    for path, (_role, after) in wanted.items():
+        before = sink.state(path)
+        same_mode = before.mode == after.mode or after.target is not None
+        if (before.content, before.target) != (after.content, after.target) or not same_mode:
+            differing.append((path, before, after))
+    if check or not differing:
+        return differing
+    for path, _before, _after in differing:
+        ledger.remember_file(wanted[path][0], path)
+    ledger.save()
+    for path, _before, after in differing:
+        sink.put(path, after)
+    return differing
+
+
+def follow_up(paths: Sequence[str], runner: Runner) -> List[Change]:
+    """Tell systemd, udev and irqbalance about the files that changed; return what they refused."""
+    commands: List[List[str]] = []
+    if any(path.startswith("/etc/systemd/system/") for path in paths):
+        commands.append(["systemctl", "daemon-reload"])
+    if UDEV_RULES in paths:
+        commands.append(["udevadm", "control", "--reload"])
+    if IRQBALANCE_SCRIPT in paths or IRQBALANCE_DROP_IN in paths:
+        commands.append(["systemctl", "try-restart", "irqbalance.service"])
+    refused = []
+    for argv in commands:
+        ran = runner(argv, 30.0)
+        if ran.status != 0:
+            refused.append(Change(" ".join(argv), None, None, "exit status %d: %s" % (ran.status, ran.output.strip())))
+    return refused
+
+
+def keep(
+    sink: Sink,
+    ledger: Ledger,
+    role: str,
+    wishes: Mapping[str, Any],
+    front_door: str,
+    python: str,
+    runner: Runner,
+    check: bool,
+) -> Kept:
+    """Leave on the box what keeps a role's WISHES in force; change nothing that is so already."""
+    on_box, _problems = read_wishes(sink.root)
+    on_box[role] = dict(wishes)
+    files = agent_files(front_door, python)
+    name = agent_name(files)
+    directory = "%s/%s" % (BASE, name)
+    wanted = {path: (SHARED, state) for path, state in shared_files(sink.root, on_box, name).items()}
+    document = json.dumps({"schema": WISHES_SCHEMA, "wishes": wishes}, indent=1, sort_keys=True) + "\n"
+    wanted[wishes_path(role)] = (role, _text_file(document))
+    refused: List[Change] = []
+    if role == "irq_affinity":
+        extra, refused = irqbalance_files(sink.root, wishes)
+        wanted.update((path, (role, state)) for path, state in extra.items())
+    changes = []
+    if not _is_intact(sink, directory, files):
+        changes.append(Change(directory, None, "%d files" % len(files), "the agent, which keeps the wishes in force"))
+        if not check:
+            for parent in sink.missing_parents(directory):
+                ledger.remember_made("directory", parent)
+            ledger.remember_made("tree", directory)
+            ledger.save()
+            _install_agent(sink, directory, files)
+    written = put_files(sink, ledger, wanted, role, check)
+    changes += [
+        Change(path, show(before), show(after), "keeps the wishes of %s in force" % role) for path, before, after in written
+    ]
+    if not check:
+        for entry in ledger.entries(kind="tree"):
+            if entry.id != directory:
+                sink.remove_tree(entry.id)
+                ledger.forget(entry)
+        ledger.save()
+        refused += follow_up([path for path, _before, _after in written], runner)
+    return Kept(changes, written, refused)

@@ -1,0 +1,90 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Observed things as plain data: what modules return, reports hold and the command prints as JSON. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, kind_of
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Finding
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import tiers
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, path_to_root
+
+SCHEMA = 1  # of the report
+
+
+def plain(value: Any) -> Any:
+    """Return VALUE with every named tuple as a dict and every other tuple as a list."""
+    if hasattr(value, "_asdict"):
+        return {name: plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, dict):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return value
+
+
+def cpu_list(cpus: Optional[Iterable[int]]) -> Optional[str]:
+    """Return CPUs as a kernel list; None for unknown."""
+    return None if cpus is None else format_list(cpus)
+
+
+def _hex(number: Optional[int], digits: int) -> Optional[str]:
+    return None if number is None else "%0*x" % (digits, number)
+
+
+def pci_device(device: PciDevice, devices: Sequence[PciDevice], catalogue: Sequence[CardKind]) -> Dict[str, Any]:
+    """Return a PCI device as data: identities in hexadecimal, speeds in GT/s, sizes in bytes."""
+    data: Dict[str, Any] = plain(device)
+    for name, digits in (("vendor", 4), ("device", 4), ("subsystem_vendor", 4), ("subsystem_device", 4), ("class_code", 6)):
+        data[name] = _hex(getattr(device, name), digits)
+    kind = kind_of(device, catalogue)
+    data["npu"] = None if kind is None else kind.name
+    data["local_cpus"] = cpu_list(device.local_cpus)
+    data["path"] = [hop.bdf for hop in path_to_root(devices, device.bdf)]
+    data["link_verdict"] = plain(judge_link(device, devices))
+    return data
+
+
+def interrupt(value: Interrupt) -> Dict[str, Any]:
+    """Return an interrupt as data: CPUs as kernel lists, counts by CPU."""
+    data: Dict[str, Any] = plain(value)
+    data["affinity"], data["effective"] = cpu_list(value.affinity), cpu_list(value.effective)
+    return data
+
+
+def finding(value: Finding) -> Dict[str, Any]:
+    """Return a finding as data."""
+    data: Dict[str, Any] = plain(value)
+    return data
+
+
+def report(snapshot: Snapshot) -> Dict[str, Any]:
+    """Return the whole report on a host."""
+    found = findings(snapshot)
+    cards: List[Dict[str, Any]] = []
+    for card in snapshot.cards:
+        data = pci_device(card, snapshot.devices, snapshot.catalogue)
+        data["interrupts"] = [interrupt(snapshot.interrupts[irq]) for irq in card.msi_irqs if irq in snapshot.interrupts]
+        cards.append(data)
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict(found),
+        "host": plain(snapshot.host),
+        "tiers": [dict(plain(tier), cpus=format_list(tier.cpus)) for tier in tiers(snapshot.cpus)],
+        "cards": cards,
+        "policies": [
+            dict(plain(policy), cpus=format_list(policy.cpus), affected=format_list(policy.affected))
+            for policy in snapshot.policies
+        ],
+        "irqbalance": plain(snapshot.irqbalance),
+        "kept": sorted(snapshot.wishes),
+        "findings": [finding(one) for one in found],
+    }

@@ -1,0 +1,270 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a host's state means: findings with evidence and remedy. Pure: a snapshot in, findings out.
+
+A finding is no alarm by habit: what cannot be told apart from a healthy host at rest is not reported.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards, kind_of
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import CRITICAL, INFO, OK, WARNING, Finding, worst
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu, tiers
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, bandwidth_mb_s
+
+
+class Snapshot(NamedTuple):
+    """A host at one moment. WISHES: what is kept on the box, by role. UNREAD: (path, errno name) of what was refused."""
+
+    host: Host
+    devices: Tuple[PciDevice, ...]
+    catalogue: Tuple[CardKind, ...]
+    interrupts: Dict[int, Interrupt]
+    cpus: Tuple[Cpu, ...]
+    policies: Tuple[Policy, ...]
+    irqbalance: Irqbalance
+    wishes: Mapping[str, Mapping[str, Any]]
+    unread: Tuple[Tuple[str, str], ...] = ()
+
+    @property
+    def cards(self) -> List[PciDevice]:
+        """The NPU cards, by address."""
+        return cards(self.devices, self.catalogue)
+
+
+def _fast_cpus(cpus: Sequence[Cpu]) -> Optional[Tuple[int, ...]]:
+    """Return the CPUs of the fastest tier; None where all are equal."""
+    ranking = tiers(cpus)
+    return ranking[-1].cpus if len(ranking) > 1 else None
+
+
+def _presence(snapshot: Snapshot, card: PciDevice, kind: CardKind) -> Optional[Finding]:
+    sysfs = "/sys/bus/pci/devices/" + card.bdf
+    if not card.alive:
+        return Finding(
+            "card_dead",
+            CRITICAL,
+            "%s at %s is dead: its configuration space reads all ones" % (kind.name, card.bdf),
+            {sysfs + "/config": "ff ff ff ff"},
+            "Power the host off and on again (a reboot does not cut the card's power); check cooling, and that the host does not sleep.",
+            None,
+        )
+    if card.driver is None:
+        return Finding(
+            "card_unbound",
+            WARNING,
+            "%s at %s has no driver, so it has no interrupt to place" % (kind.name, card.bdf),
+            {sysfs + "/driver": None},
+            "Install and load the card's driver; the interrupt is placed as soon as it binds.",
+            "axcl_driver" if kind.vendor == 0x1F4B else None,
+        )
+    if kind.drivers and card.driver not in kind.drivers:
+        return Finding(
+            "card_wrong_driver",
+            WARNING,
+            "%s at %s is held by %s instead of %s" % (kind.name, card.bdf, card.driver, " or ".join(kind.drivers)),
+            {sysfs + "/driver": card.driver},
+            "Unbind it from %s (a virtual machine may be using it) and bind %s." % (card.driver, kind.drivers[0]),
+            None,
+        )
+    return None
+
+
+def _link(snapshot: Snapshot, card: PciDevice) -> Optional[Finding]:
+    verdict = judge_link(card, snapshot.devices)
+    if verdict is None:
+        return Finding(
+            "link_unknown",
+            INFO,
+            "the link of %s could not be read" % card.bdf,
+            {"/sys/bus/pci/devices/%s/config" % card.bdf: "%d bytes readable" % card.config_bytes},
+            "Run as root: the kernel shows others only the first 64 bytes of the configuration space.",
+            None,
+        )
+    evidence = {
+        "negotiated": "%g GT/s x%d" % (verdict.negotiated_gt_s, verdict.negotiated_width),
+        "possible": "%g GT/s x%d" % (verdict.possible_gt_s, verdict.possible_width),
+        "port": card.parent,
+    }
+    if verdict.degraded:
+        return Finding(
+            "link_degraded",
+            WARNING,
+            "the link of %s runs at %s, below what card and slot can do" % (card.bdf, evidence["negotiated"]),
+            evidence,
+            "Power off, reseat the card, clean the slot, try another slot or cable: %s." % verdict.limit,
+            None,
+        )
+    band = bandwidth_mb_s(verdict.negotiated_gt_s, verdict.negotiated_width, card.mps_bytes or 128)
+    return Finding(
+        "link_at_limit",
+        INFO,
+        "the link of %s runs at %s (about %.0f MB/s read, %.0f MB/s write), the most it can: %s"
+        % (card.bdf, evidence["negotiated"], band.read_mb_s, band.write_mb_s, verdict.limit),
+        evidence,
+        "Nothing to be done in software.",
+        None,
+    )
+
+
+def _requests(card: PciDevice) -> Optional[Finding]:
+    """MRRS of an AXCL card: its driver assumes 512 (128 and 256 were seen to crash it, 4096 to cost 30 %)."""
+    if card.vendor != 0x1F4B or card.mrrs_bytes in (None, 512):
+        return None
+    return Finding(
+        "mrrs_unusual",
+        CRITICAL if card.mrrs_bytes in (128, 256) else WARNING,
+        "%s has a maximum read request size of %s bytes; its driver assumes 512" % (card.bdf, card.mrrs_bytes),
+        {"/sys/bus/pci/devices/%s/config" % card.bdf: "MRRS %s" % card.mrrs_bytes},
+        "Remove whatever sets it (a setpci line, pci=pcie_bus_perf on the kernel's command line) and reboot.",
+        None,
+    )
+
+
+def _errors(card: PciDevice) -> Optional[Finding]:
+    if card.aer is None:
+        return None
+    serious = {name: count for part in (card.aer.nonfatal, card.aer.fatal) for name, count in part.items() if count}
+    mild = {name: count for name, count in card.aer.correctable.items() if count}
+    if not serious and not mild:
+        return None
+    return Finding(
+        "link_errors",
+        WARNING if serious else INFO,
+        "%s has reported %s PCIe errors since boot" % (card.bdf, "uncorrectable" if serious else "corrected"),
+        {"/sys/bus/pci/devices/%s/aer_dev_*" % card.bdf: dict(mild, **serious)},
+        "Watch whether the counts grow; if so, reseat the card and check its power supply and cooling.",
+        None,
+    )
+
+
+def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, ...]]) -> List[Finding]:
+    found = []
+    for irq in affinity.vectors(card):
+        interrupt = snapshot.interrupts.get(irq)
+        if interrupt is None or not interrupt.has_proc_irq:
+            continue
+        where = interrupt.effective or interrupt.affinity
+        evidence = {
+            "/proc/irq/%d/smp_affinity_list" % irq: interrupt.affinity and format_list(interrupt.affinity),
+            "/proc/irq/%d/effective_affinity_list" % irq: interrupt.effective and format_list(interrupt.effective),
+        }
+        if fast is None or where is None:
+            continue
+        if set(where) <= set(fast):
+            summary = "interrupt %d of %s is served by CPU %s, of the fastest tier" % (irq, card.bdf, format_list(where))
+            found.append(Finding("interrupt_on_fast_core", OK, summary, evidence, "", "irq_affinity"))
+        else:
+            summary = "interrupt %d of %s is served by CPU %s; the fastest are %s" % (
+                irq, card.bdf, format_list(where), format_list(fast),
+            )
+            remedy = "Run the role irq_affinity: it puts it on a fast core and keeps it there."
+            found.append(Finding("interrupt_on_slow_core", WARNING, summary, evidence, remedy, "irq_affinity"))
+    if card.driver is not None and card.alive and not affinity.vectors(card):
+        path = "/sys/bus/pci/devices/%s/msi_irqs" % card.bdf
+        summary = "%s has a driver, but no interrupt" % card.bdf
+        remedy = "See the kernel log for a failed MSI allocation; load the card's other modules."
+        found.append(Finding("interrupt_missing", WARNING, summary, {path: None}, remedy, None))
+    return found
+
+
+def _balancer(snapshot: Snapshot) -> Optional[Finding]:
+    balancer = snapshot.irqbalance
+    evidence = {"irqbalance": " ".join(balancer.arguments) or balancer.exec_start}
+    if not balancer.running:
+        return None
+    if balancer.policy_script is None:
+        summary = "irqbalance runs and may move the card's interrupt at its next pass"
+        remedy = "Run the role irq_affinity: irqbalance then leaves the card alone and balances all others."
+        return Finding("irqbalance_may_move", WARNING, summary, evidence, remedy, "irq_affinity")
+    if not balancer.own_drop_in:
+        summary = "irqbalance has a policy script of its own, %s" % balancer.policy_script
+        remedy = "Make sure that it prints ban=true for the NPU cards; irqbalance takes one script or directory only."
+        return Finding("irqbalance_foreign_policy", INFO, summary, evidence, remedy, None)
+    return Finding("irqbalance_kept_off", OK, "irqbalance leaves the card alone", evidence, "", "irq_affinity")
+
+
+def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding]:
+    found = []
+    for policy in snapshot.policies:
+        if policy.all_offline or (fast is not None and not set(policy.cpus) & set(fast)):
+            continue
+        base = "/sys/devices/system/cpu/cpufreq/%s/" % policy.name
+        cpus = format_list(policy.cpus)
+        evidence: Dict[str, Any] = {base + "scaling_governor": policy.governor}
+        if policy.governor != "performance":
+            summary = "%s (CPUs %s) drops its clock between the short calls to the card: governor %s" % (
+                policy.name, cpus, policy.governor,
+            )
+            remedy = "Run the role governor: it holds the clock of the fast cores."
+            found.append(Finding("clock_drops", WARNING, summary, evidence, remedy, "governor"))
+        else:
+            summary = "%s (CPUs %s) holds its clock" % (policy.name, cpus)
+            found.append(Finding("clock_held", OK, summary, evidence, "", "governor"))
+        if policy.max_khz is not None and policy.hw_max_khz is not None and policy.max_khz < policy.hw_max_khz:
+            summary = "%s (CPUs %s) is capped at %d MHz of %d" % (
+                policy.name, cpus, policy.max_khz // 1000, policy.hw_max_khz // 1000,
+            )
+            evidence = {base + "scaling_max_freq": policy.max_khz, base + "cpuinfo_max_freq": policy.hw_max_khz}
+            remedy = "Find who lowered it (a thermal cap, a power profile, a boot script) and raise it again."
+            found.append(Finding("clock_capped", WARNING, summary, evidence, remedy, None))
+    return found
+
+
+def _persistence(snapshot: Snapshot) -> List[Finding]:
+    kept = sorted(snapshot.wishes)
+    if not snapshot.cards or "irq_affinity" in kept:
+        return []
+    summary = "nothing on this host keeps the card's interrupt in place: a driver reload or a reboot loses it"
+    remedy = "Run the role irq_affinity."
+    return [Finding("not_kept", WARNING, summary, {"/etc/edgenpu-tuning/wishes.d": kept}, remedy, "irq_affinity")]
+
+
+def findings(snapshot: Snapshot) -> List[Finding]:
+    """Return all findings on a host, gravest first."""
+    found: List[Optional[Finding]] = []
+    fast = _fast_cpus(snapshot.cpus)
+    if not snapshot.cards:
+        summary = "no NPU card of the catalogue among %d PCI devices" % len(snapshot.devices)
+        remedy = "Seat the card, check its power; if it is another make, add its identity to edgenpu_devices."
+        found.append(Finding("card_missing", WARNING, summary, {"/sys/bus/pci/devices": len(snapshot.devices)}, remedy, None))
+    for card in snapshot.cards:
+        kind = kind_of(card, snapshot.catalogue)
+        trouble = _presence(snapshot, card, kind) if kind is not None else None
+        found.append(trouble)
+        if card.alive:
+            found += [_link(snapshot, card), _requests(card), _errors(card)]
+            found += _interrupts(snapshot, card, fast)
+    if snapshot.cards:
+        found.append(_balancer(snapshot))
+        found += _clocks(snapshot, fast)
+        found += _persistence(snapshot)
+    if snapshot.unread:
+        evidence = {path: code for path, code in snapshot.unread}
+        found.append(
+            Finding("unread", INFO, "%d files could not be read" % len(evidence), evidence, "Run as root on the host itself.", None)
+        )
+    order = (CRITICAL, WARNING, INFO, OK)
+    return sorted((one for one in found if one is not None), key=lambda one: order.index(one.severity))
+
+
+def verdict(found: List[Finding]) -> str:
+    """Return one line on the whole host."""
+    gravest = worst(found)
+    todo = [one for one in found if one.severity in (WARNING, CRITICAL)]
+    if gravest == CRITICAL:
+        return "Broken: " + todo[0].summary
+    if todo:
+        return "Not as fast as it can be: %d thing%s to do" % (len(todo), "" if len(todo) == 1 else "s")
+    return "As fast as it can be"

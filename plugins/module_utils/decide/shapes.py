@@ -1,0 +1,45 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The shapes that every answer of this collection has: a change, a finding, and a wish that cannot be granted."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+OK, INFO, WARNING, CRITICAL = "ok", "info", "warning", "critical"
+SEVERITIES = (OK, INFO, WARNING, CRITICAL)  # mildest first
+
+
+class WishError(Exception):
+    """A wish that cannot be granted, told in one sentence: what is wrong, where, what to do."""
+
+
+class Change(NamedTuple):
+    """One value that is not as wished. BEFORE or AFTER is None where it is not known or does not exist."""
+
+    path: str
+    before: Optional[str]
+    after: Optional[str]
+    why: str
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at, and what it means.
+
+    EVIDENCE maps what was read (a path or a name) to the value it had. ROLE names the role (or variable) that
+    applies the remedy; None where no software can.
+    """
+
+    id: str
+    severity: str
+    summary: str
+    evidence: Dict[str, Any]
+    remedy: str
+    role: Optional[str]
+
+
+def worst(findings: List[Finding]) -> str:
+    """Return the gravest severity among FINDINGS; "ok" where there is none."""
+    return max((finding.severity for finding in findings), key=SEVERITIES.index, default=OK)

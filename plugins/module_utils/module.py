@@ -1,0 +1,161 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the modules share: their way into the three layers and the shape of their results."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, Ran, Runner, keep, show
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import Undone, undo
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.obstacles import no_keeper, obstacle
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host, read_host
+
+def runner_of(module: AnsibleModule) -> Runner:
+    """Return a runner over run_command, which has no time limit of its own: timeout(1) gives it one."""
+
+    def run(argv: Sequence[str], timeout_s: float) -> Ran:
+        limited = ["timeout", "-k", "5", "%g" % timeout_s] + list(argv)
+        status, out, err = module.run_command(limited)
+        return Ran(status, err or out)
+
+    return run
+
+
+def writable_host(module: AnsibleModule, root: Root) -> Host:
+    """Return the host, or end the module with one sentence if it cannot be tuned. Check mode may be run by anyone."""
+    host = read_host(root)
+    trouble = obstacle(host, os.uname().sysname, 0 if module.check_mode else os.geteuid())
+    keeps = module.params["state"] == "present" and module.params["persist"]
+    if trouble is None and keeps:
+        trouble = no_keeper(host)
+        if trouble is None and not module.params["front_door"]:
+            trouble = "front_door is needed with persist: true; the roles hand it over, or set persist: false"
+    if trouble is not None:
+        module.fail_json(msg=trouble)
+    return host
+
+
+def changes_as_data(changes: Sequence[Change]) -> List[Dict[str, Any]]:
+    """Return changes as plain data."""
+    return [plain(change) for change in changes]
+
+
+def _file_diff(path: str, before: FileState, after: FileState) -> Dict[str, str]:
+    return {
+        "before_header": path,
+        "after_header": path,
+        "before": _with_newline(show(before)),
+        "after": _with_newline(show(after)),
+    }
+
+
+def _with_newline(text: Optional[str]) -> str:
+    return "" if text is None else text if text.endswith("\n") else text + "\n"
+
+
+def diff_of(changes: Sequence[Change], files: Sequence[Tuple[str, FileState, FileState]]) -> List[Dict[str, str]]:
+    """Return Ansible's diff: files by content, everything else by value."""
+    whole = {path for path, _before, _after in files}
+    diffs = [
+        {
+            "before_header": change.path,
+            "after_header": change.path,
+            "before": _with_newline(change.before),
+            "after": _with_newline(change.after),
+        }
+        for change in changes
+        if change.path not in whole
+    ]
+    return diffs + [_file_diff(path, before, after) for path, before, after in files]
+
+
+def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wishes: Dict[str, Any]) -> Kept:
+    """Leave on the box what keeps WISHES in force, if the task asks for that."""
+    if not module.params["persist"]:
+        return Kept([], [], [])
+    python = os.path.realpath(sys.executable) if not sys.executable.startswith("/usr/bin/") else sys.executable
+    return keep(
+        sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode
+    )
+
+
+def undo_and_exit(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str) -> None:
+    """Give back all that ROLE changed, and end the module."""
+    undone: Undone = undo(sink, ledger, role, runner_of(module), module.check_mode)
+    result: Dict[str, Any] = {
+        "changed": bool(undone.changes),
+        "changes": changes_as_data(undone.changes),
+        "refused": changes_as_data(undone.refused),
+        "unknown": list(undone.left),
+        "diff": diff_of(undone.changes, undone.files),
+    }
+    if undone.refused:
+        module.fail_json(msg="not given back: " + "; ".join("%s: %s" % (one.path, one.why) for one in undone.refused), **result)
+    result["msg"] = "nothing of ours was left to give back" if not undone.changes else "given back and read back"
+    module.exit_json(**result)
+
+
+def exit_with(
+    module: AnsibleModule,
+    changes: List[Change],
+    files: Sequence[Tuple[str, FileState, FileState]],
+    refused: List[Change],
+    unknown: List[str],
+    **more: Any,
+) -> None:
+    """End the module with the shape of result that all of them have."""
+    result: Dict[str, Any] = dict(
+        more,
+        changed=bool(changes),
+        changes=changes_as_data(changes),
+        refused=changes_as_data(refused),
+        unknown=unknown,
+        diff=diff_of(changes, files),
+    )
+    if refused:
+        sentence = "; ".join("%s: %s" % (change.path, change.why) for change in refused)
+        if module.params["strict"]:
+            module.fail_json(msg="refused: " + sentence, **result)
+        module.warn("refused: " + sentence)
+    module.exit_json(**result)
+
+
+def live_sink() -> Sink:
+    """Return the live system, to read from and write to."""
+    return Sink(Root("/"))
+
+
+def fail(module: AnsibleModule, error: Exception) -> None:
+    """End the module with one sentence: a wish's own, or what the operating system refused and where."""
+    if isinstance(error, OSError):
+        name = error.filename or "a file"
+        code = errno.errorcode.get(error.errno or 0, "error")
+        module.fail_json(msg="%s: %s (%s); mend that and run again" % (name, error.strerror, code))
+    module.fail_json(msg=str(error))
+
+
+@contextlib.contextmanager
+def refusals_told(module: AnsibleModule, sink: Sink) -> Iterator[None]:
+    """Run the body under the host's lock (check mode changes nothing and takes none), and tell refusals in a sentence."""
+    try:
+        if module.check_mode:
+            yield
+        else:
+            with Locked(sink):
+                yield
+    except (WishError, NotAFile, OSError) as error:
+        fail(module, error)

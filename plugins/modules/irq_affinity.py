@@ -1,0 +1,198 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Ansible module: interrupts of NPU cards."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: irq_affinity
+short_description: Put the interrupts of NPU cards on fast CPUs, and keep them there
+version_added: 0.1.0
+description:
+  - Finds NPU cards by their PCI identity and their interrupts by device, never by name or number.
+  - Ranks CPUs by capacity (then by ACPI CPPC, then by maximum frequency) and gives each card a CPU of the fastest tier.
+    The choice follows from the card's address alone, so it is the same after every boot.
+  - Every write is read back; a refusal is named with its reason.
+  - The value found first is recorded before the first write, and given back with O(state=absent).
+extends_documentation_fragment:
+  - edgenpu.tuning.keeper
+  - edgenpu.tuning.devices
+options:
+  cpus:
+    description:
+      - CPUs that may serve the interrupts, as a kernel CPU list such as V(4-7) or V(4,6).
+      - Without it the CPUs of the fastest tier are taken.
+    type: str
+  spread:
+    description:
+      - V(single) gives each card one CPU; if that CPU goes offline, another of the same tier takes over at once and hands
+        back later.
+      - V(tier) gives each card the whole tier; the interrupt controller picks one CPU of it and fails over by itself.
+    type: str
+    choices: [single, tier]
+    default: single
+  keep_free:
+    description:
+      - With O(spread=single) and no O(cpus), how many CPUs of the fastest tier are left to the application, if there are
+        more than one.
+    type: int
+    default: 1
+seealso:
+  - module: edgenpu.tuning.cpufreq
+"""
+
+EXAMPLES = r"""
+- name: Put every NPU card's interrupt on a fast CPU, for this boot only
+  edgenpu.tuning.irq_affinity:
+    persist: false
+
+- name: Keep the interrupts on CPUs 4 and 5, whatever happens
+  edgenpu.tuning.irq_affinity:
+    cpus: "4-5"
+    front_door: "{{ lookup('ansible.builtin.file', 'edgenpu_tuning.py') }}"
+
+- name: Give everything back
+  edgenpu.tuning.irq_affinity:
+    state: absent
+"""
+
+RETURN = r"""
+msg:
+  description: The outcome in one sentence.
+  returned: always
+  type: str
+  sample: "1 interrupt of 1 NPU card is on its CPU"
+cards:
+  description: Addresses of the NPU cards found.
+  returned: when O(state=present)
+  type: list
+  elements: str
+  sample: ["0003:31:00.0"]
+placements:
+  description: One entry for each vector of each card.
+  returned: when O(state=present)
+  type: list
+  elements: dict
+  contains:
+    bdf: {description: The card's address., type: str, sample: "0003:31:00.0"}
+    vector: {description: Which of the card's vectors., type: int, sample: 0}
+    irq: {description: The interrupt's number now; null if it has none., type: int, sample: 38}
+    original: {description: "CPUs that were allowed before the first write of this boot; null if nothing was written.",
+               type: str, sample: "0-7"}
+    before: {description: CPUs allowed before this run., type: str, sample: "0-7"}
+    effective_before: {description: CPU that was served before this run., type: str, sample: "0"}
+    target: {description: CPUs wanted., type: str, sample: "4"}
+    after: {description: "CPUs allowed now (in check mode: predicted).", type: str, sample: "4"}
+    effective_after: {description: "CPU that serves it now; null where only time can tell.", type: str, sample: "4"}
+    why: {description: Why this CPU., type: str, sample: "fastest tier, CPUs 4-7 (capacity 1024 of 414/1024)"}
+    state: {description: "V(right), V(change) or V(unknown) before this run.", type: str, sample: change}
+    unknown_until: {description: "What has to happen first, for V(unknown).", type: str, sample: a driver binds to it}
+changes:
+  description: What was changed (in check mode, would be).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path: {description: File in the kernel's or the host's tree., type: str, sample: /proc/irq/38/smp_affinity_list}
+    before: {description: Value found., type: str, sample: "0-7"}
+    after: {description: Value written., type: str, sample: "4"}
+    why: {description: Reason., type: str, sample: "vector 0 of 0003:31:00.0: fastest tier"}
+refused:
+  description: What the kernel or systemd refused; RV(refused[].why) names the reason.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    path: {description: File or command., type: str, sample: /proc/irq/38/smp_affinity_list}
+    before: {description: Value found., type: str, sample: "0-7"}
+    after: {description: Value that was refused., type: str, sample: "4"}
+    why: {description: The named reason., type: str, sample: "EINVAL: the interrupt controller cannot steer this interrupt"}
+unknown:
+  description: What cannot be known yet, and until when.
+  returned: always
+  type: list
+  elements: str
+  sample: ["interrupt of 0003:31:00.0: unknown until a driver binds to it"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import INTERRUPTS, Served, npu_cards, tune_interrupts
+from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT, KEEPER_ARGUMENTS
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes, check_cpus
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve, to_data
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
+from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
+    exit_with,
+    keep_wishes,
+    live_sink,
+    refusals_told,
+    undo_and_exit,
+    writable_host,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
+
+
+def placement_as_data(served: Served) -> dict[str, object]:
+    """Return a placement with original and outcome as one flat dict."""
+    data: dict[str, object] = plain(served.placement)
+    data.update(original=served.original, after=served.after, effective_after=served.effective_after)
+    return data
+
+
+def sentence(check: bool, served: list[Served], cards: int) -> str:
+    """Return the outcome in one sentence."""
+    right = sum(1 for one in served if one.after is not None and one.after == one.placement.target)
+    verb = "would be" if check else "is" if right == 1 else "are"
+    ending = "" if right == 1 else "s"
+    return "%d interrupt%s of %d NPU card%s %s on the wanted CPU" % (right, ending, cards, "" if cards == 1 else "s", verb)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec=dict(
+            KEEPER_ARGUMENTS,
+            devices=DEVICES_ARGUMENT,
+            cpus={"type": "str"},
+            spread={"type": "str", "choices": ["single", "tier"], "default": "single"},
+            keep_free={"type": "int", "default": 1},
+        ),
+        supports_check_mode=True,
+    )
+    sink = live_sink()
+    host = writable_host(module, sink.root)
+    with refusals_told(module, sink):
+        ledger = Ledger(sink)
+        if module.params["state"] == "absent":
+            undo_and_exit(module, sink, ledger, INTERRUPTS)
+        asked = {name: module.params[name] for name in ("cpus", "spread", "keep_free")}
+        wishes = AffinityWishes.from_data(dict(asked, catalogue=to_data(resolve(module.params["devices"]))))
+        check_cpus(read_cpus(sink.root), wishes)
+        cards = npu_cards(sink.root, wishes.catalogue)
+        if not cards:
+            message = (
+                "no NPU card on %s among %d PCI devices, so nothing was changed; seat the card, or add its identity to "
+                "devices" % (host.model or "this host", len(sink.root.names("/sys/bus/pci/devices")))
+            )
+            exit_with(module, [], [], [], [], msg=message, cards=[], placements=[])
+        kept = keep_wishes(module, sink, ledger, INTERRUPTS, wishes.to_data())
+        outcome, served = tune_interrupts(sink, ledger, wishes, cards, module.check_mode)
+    exit_with(
+        module,
+        kept.changes + outcome.changes,
+        kept.files,
+        kept.refused + outcome.refused,
+        outcome.unknown,
+        msg=sentence(module.check_mode, served, len(cards)),
+        cards=[card.bdf for card in cards],
+        placements=[placement_as_data(one) for one in served],
+    )
+
+
+if __name__ == "__main__":
+    main()

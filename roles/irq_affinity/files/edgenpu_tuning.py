@@ -1,0 +1,219 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""edgenpu-tuning: the tuning of this box, seen and set without a control node; and the agent's front door.
+
+The role installs this file beside the layers it calls and puts the interpreter's line above it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # the layers stand beside this file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, List, Sequence
+
+USAGE = """\
+usage: edgenpu-tuning status            the box in a few lines: card, link, interrupt, clocks, verdict
+       edgenpu-tuning diagnose [--json] every finding with evidence and remedy
+       edgenpu-tuning apply [--check]   put the wishes kept on this box in force now
+       edgenpu-tuning rollback [--check] give back everything that the collection changed here
+       edgenpu-tuning agent             what events start: apply, and tell the journal
+
+Exit status: 0 done; 1 something is refused, wished for in vain or (diagnose) critical; 2 wrong usage.
+"""
+
+
+def catalogue_in_force(root: Any) -> Any:
+    """Return the catalogue kept on the box, the built-in one where there is none."""
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
+
+    wishes, _problems = read_wishes(root)
+    return resolve(wishes.get("irq_affinity", {}).get("catalogue"))
+
+
+def run_command(argv: Sequence[str], timeout_s: float) -> Any:
+    """Run a command with a time limit; one that cannot be run or takes too long has a status other than 0."""
+    import subprocess
+
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
+
+    try:
+        done = subprocess.run(
+            argv, timeout=timeout_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Ran(127, str(error))
+    return Ran(done.returncode, done.stdout.decode("utf-8", "replace"))
+
+
+def tell_changes(changes: Sequence[Any], refused: Sequence[Any], verb: str) -> None:
+    """Print changes and refusals for a person."""
+    for change in changes:
+        print("%s %s: %s -> %s (%s)" % (verb, change.path, first_line(change.before), first_line(change.after), change.why))
+    for change in refused:
+        print("refused %s: %s" % (change.path, change.why))
+
+
+def first_line(text: Any) -> str:
+    """Return a value short enough for one line."""
+    if text is None:
+        return "nothing"
+    lines = str(text).splitlines() or [""]
+    return lines[0] if len(lines) == 1 else "%d lines" % len(lines)
+
+
+def agent(options: List[str]) -> int:
+    """Put the wishes in force; one JSON object a line for what was changed or refused, for the journal."""
+    import json
+
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.agent import keep_in_force
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+
+    report = keep_in_force(Sink(Root("/")))
+    for word, changes in (("changed", report.changes), ("refused", report.refused)):
+        for change in changes:
+            print(json.dumps(dict(change._asdict(), event=word), sort_keys=True))
+    for word, lines in (("unknown", report.unknown), ("problem", report.problems)):
+        for line in lines:
+            print(json.dumps({"event": word, "message": line}, sort_keys=True))
+    return 1 if report.refused or report.problems else 0
+
+
+def apply(options: List[str]) -> int:
+    """Put the wishes in force, for a person."""
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.agent import keep_in_force
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+
+    check = "--check" in options
+    if not need_root(check):
+        return 1
+    report = keep_in_force(Sink(Root("/")), check)
+    tell_changes(report.changes, report.refused, "would change" if check else "changed")
+    for line in report.unknown + report.problems:
+        print(line)
+    if not report.changes and not report.refused and not report.problems:
+        print("nothing to change: all wishes on this box are in force")
+    return 1 if report.refused or report.problems else 0
+
+
+def rollback(options: List[str]) -> int:
+    """Give everything back, the agent and this command included."""
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger, Locked
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+
+    check = "--check" in options
+    if not need_root(check):
+        return 1
+    sink = Sink(Root("/"))
+    refused = []
+    with Locked(sink):
+        ledger = Ledger(sink)
+        roles = sorted({entry.role for entry in ledger.entries()} - {SHARED}) or [SHARED]
+        for role in roles:
+            undone = undo(sink, ledger, role, run_command, check)
+            tell_changes(undone.changes, undone.refused, "would give back" if check else "gave back")
+            for line in undone.left:
+                print(line)
+            refused += undone.refused
+    if not refused and not check:
+        print("everything that was changed here has been given back and read back")
+    return 1 if refused else 0
+
+
+def need_root(check: bool) -> bool:
+    """Tell whether this user may do it; if not, say what to do."""
+    if check or os.geteuid() == 0:
+        return True
+    print("edgenpu-tuning: user id %d may not write to /proc/irq and /sys; run with sudo" % os.geteuid(), file=sys.stderr)
+    return False
+
+
+def diagnose(options: List[str]) -> int:
+    """Print every finding."""
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+
+    root = Root("/")
+    data = report(look(root, catalogue_in_force(root)))
+    if "--json" in options:
+        import json
+
+        print(json.dumps(data, indent=1, sort_keys=True))
+    else:
+        print(data["verdict"])
+        for one in data["findings"]:
+            print("%-8s %s: %s" % (one["severity"], one["id"], one["summary"]))
+            for where, value in one["evidence"].items():
+                print("           %s = %s" % (where, value))
+            if one["remedy"]:
+                print("           -> %s" % one["remedy"])
+    return 1 if any(one["severity"] == "critical" for one in data["findings"]) else 0
+
+
+def status(options: List[str]) -> int:
+    """Print the box in a few lines."""
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+
+    root = Root("/")
+    data = report(look(root, catalogue_in_force(root)))
+    host = data["host"]
+    print("%s, kernel %s" % (host["model"] or "unknown board", host["kernel"]))
+    for card in data["cards"]:
+        limit = card["link_verdict"]
+        link = card["link"]
+        print("card       %s %s, driver %s" % (card["npu"], card["bdf"], card["driver"] or "none"))
+        if limit is not None:
+            print("link       %g GT/s x%d: %s" % (link["negotiated_gt_s"], link["negotiated_width"], limit["limit"]))
+        for line in card["interrupts"]:
+            print("interrupt  %d on CPU %s (allowed: %s)" % (line["irq"], line["effective"] or "?", line["affinity"] or "?"))
+    for policy in data["policies"]:
+        khz = policy["current_khz"]
+        clock = "" if khz is None else ", %d MHz now" % (khz // 1000)
+        print("clock      %s (CPUs %s): %s%s" % (policy["name"], policy["cpus"], policy["governor"] or "offline", clock))
+    print("kept       %s" % (", ".join(data["kept"]) or "nothing: a reboot or a driver reload loses the tuning"))
+    print("verdict    %s" % data["verdict"])
+    return 0
+
+
+VERBS = {"status": status, "diagnose": diagnose, "apply": apply, "rollback": rollback, "agent": agent}
+OPTIONS = {"diagnose": {"--json"}, "apply": {"--check"}, "rollback": {"--check"}}
+
+
+def main(arguments: List[str]) -> int:
+    """Run one verb and return the exit status."""
+    if arguments in (["-h"], ["--help"], ["help"]):
+        sys.stdout.write(USAGE)
+        return 0
+    if not arguments or arguments[0] not in VERBS or not set(arguments[1:]) <= OPTIONS.get(arguments[0], set()):
+        sys.stderr.write(USAGE)
+        return 2
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import NotAFile
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+
+    try:
+        return VERBS[arguments[0]](arguments[1:])
+    except (WishError, NotAFile) as error:
+        print("edgenpu-tuning: %s" % error, file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        print("edgenpu-tuning: %s: %s" % (error.filename or "a file", error.strerror), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
