@@ -1,0 +1,196 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From nothing to a frozen, booted twin in the cache, from which clones resume in seconds.
+
+Two folders come out, each made under a temporary name and renamed when complete, so a killed build leaves no half one:
+``rootfs-<hash>`` (archive of the root file system, kernel headers) and ``<board>-<hash>`` (images and snapshot).
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from . import apt, devicetree, modules, pciconfig, qemu, rootfs
+from .board import BOARDS, Board, load_named
+from .host import CHECKOUT, Log, TwinError, cache_root, is_foreign, locked, missing_packages, user_namespace
+from .instance import Instance, ssh_command
+
+PACKAGE = Path(__file__).parent
+#: What a built twin is made from, besides the board's own file.
+_BUILD_SOURCES = ("apt.py", "board.py", "build.py", "devicetree.py", "modules.py", "pciconfig.py", "qemu.py",
+                  "rootfs.py", "guest/*.c", "kernel/*.c", "kernel/Makefile")
+KEY_FILE = "id_ed25519"
+
+#: Shell tests that a twin passes before it is frozen: what each one means if it fails.
+_SELF_CHECKS = (
+    ("systemctl is-system-running --wait | grep -q running", "a unit failed at boot: systemctl --failed"),
+    ("systemctl is-active -q irqbalance", "irqbalance does not run"),
+    ("test -d /sys/devices/system/cpu/cpufreq/policy0", "cpufreq has no policy"),
+)
+
+
+def twin_key(board_name: str) -> str:
+    """Hash of everything that a built twin is made from."""
+    digest = hashlib.sha256()
+    paths = [BOARDS / f"{board_name}.yml"]
+    for pattern in _BUILD_SOURCES:
+        paths += sorted(PACKAGE.glob(pattern))
+    for path in paths:
+        digest.update(f"{path.relative_to(PACKAGE)}\n".encode())
+        digest.update(path.read_bytes())
+    digest.update(qemu.version().encode())
+    digest.update(_rootfs_key().encode())
+    return digest.hexdigest()[:16]
+
+
+def _rootfs_key() -> str:
+    parts = (rootfs.CODENAME, *rootfs.PACKAGES, *rootfs.BOOTSTRAP_OPTIONS)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def built_folder(board_name: str) -> Path:
+    return cache_root() / f"{board_name}-{twin_key(board_name)}"
+
+
+def ensure_built(board_name: str) -> Path:
+    """The folder of the built twin, built now if there is none. TwinError: it could not be built."""
+    board = load_named(board_name)
+    qemu.version()
+    folder = built_folder(board_name)
+    if folder.exists():
+        return folder
+    missing = missing_packages()
+    if missing:
+        raise TwinError(f"This host lacks {' '.join(missing)}; install them with: python -m twin install-requirements")
+    with locked(cache_root() / "build.lock"):
+        if not folder.exists():
+            log = Log(CHECKOUT / ".cache" / "twin" / "build.log")
+            root_folder = _ensure_rootfs(log)
+            with _completed(folder) as work:
+                _build(log, board, root_folder, work)
+    return folder
+
+
+@contextmanager
+def _completed(folder: Path) -> Iterator[Path]:
+    """A temporary folder that gets its name when everything in it is done, and vanishes if not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        yield work
+        work.rename(folder)
+    finally:
+        if work.exists():
+            shutil.rmtree(work)
+
+
+def _ensure_rootfs(log: Log) -> Path:
+    folder = cache_root() / f"rootfs-{_rootfs_key()}"
+    if folder.exists():
+        return folder
+    with _completed(folder) as work:
+        archive = work / "rootfs.tar"
+        with log.step("root file system (the long one: several minutes)"):
+            rootfs.bootstrap(log, archive)
+        kernel, version = rootfs.installed_kernel(archive)
+        with log.step(f"headers of kernel {kernel}"):
+            sources = rootfs.sources_text() or _archive_sources(archive)
+            modules.fetch_headers(log, work / "headers", kernel, version, sources)
+        (work / "kernel.json").write_text(json.dumps({"kernel": kernel, "version": version}) + "\n", encoding="ascii")
+    return folder
+
+
+def _archive_sources(archive: Path) -> str:
+    """The sources that mmdebstrap chose by itself and left in the archive, in deb822 form."""
+    listing = subprocess.run(["tar", "-xOf", str(archive), "--wildcards", "./etc/apt/sources.list*"],
+                             capture_output=True, text=True, check=False).stdout
+    return "\n".join(source.stanza() for source in apt.parse_one_line(listing, rootfs.CODENAME))
+
+
+def _build(log: Log, board: Board, root_folder: Path, work: Path) -> None:
+    kernel = json.loads((root_folder / "kernel.json").read_text(encoding="ascii"))["kernel"]
+    log.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "twin", "-f", str(work / KEY_FILE)],
+            failure="ssh-keygen made no key")
+    with log.step("kernel modules and small programs"):
+        built_modules = modules.build(log, root_folder / "headers", kernel, work / "modules")
+        for program in ("init", "wake"):
+            _compile(log, rootfs.GUEST / f"{program}.c", work / program)
+    with log.step("disk image and initramfs"):
+        plan = work / "plan.json"
+        plan.write_text(json.dumps({
+            "archive": str(root_folder / "rootfs.tar"), "output": str(work), "kernel": kernel,
+            "modules": [str(path) for path in built_modules], "hostname": board.hostname,
+            "public_key": (work / f"{KEY_FILE}.pub").read_text(encoding="ascii"),
+            "init": str(work / "init"), "wake": str(work / "wake"),
+        }), encoding="utf-8")
+        log.run([*user_namespace(), sys.executable, "-m", f"{__package__}.rootfs", str(plan)], cwd=PACKAGE.parent,
+                failure="the disk image could not be made")
+    with log.step("device tree and PCIe configuration space"):
+        (work / qemu.CONFIG_SPACE).write_bytes(pciconfig.board_image(board))
+        _device_tree(log, board, work)
+    with log.step("first boot and snapshot"):
+        _freeze(log, board, work)
+
+
+def _compile(log: Log, source: Path, target: Path) -> None:
+    compiler = "aarch64-linux-gnu-gcc" if is_foreign() else "gcc"
+    log.run([compiler, "-Wall", "-O2", "-static", "-o", str(target), str(source)],
+            failure=f"{source.name} did not compile")
+
+
+def _device_tree(log: Log, board: Board, work: Path) -> None:
+    own, source = work / "qemu.dtb", work / "board.dts"
+    arguments = qemu.machine_arguments(board)
+    arguments[arguments.index("-M") + 1] += f",dumpdtb={own}"
+    log.run(arguments, failure="QEMU did not write its device tree")
+    text = log.run(["dtc", "-q", "-I", "dtb", "-O", "dts", str(own)], failure="dtc did not read QEMU's device tree")
+    source.write_text(devicetree.append_board(text, board), encoding="utf-8")
+    log.run(["dtc", "-q", "-I", "dts", "-O", "dtb", "-o", str(work / qemu.DEVICE_TREE), str(source)],
+            failure="dtc refused the board's device tree")
+
+
+def _freeze(log: Log, board: Board, work: Path) -> None:
+    """Boot once, check, and keep the running machine as disk, RAM and state."""
+    disk, ram = work / qemu.SNAPSHOT_DISK, work / qemu.SNAPSHOT_RAM
+    log.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", qemu.ROOT_IMAGE, str(disk)], cwd=work,
+            failure="qemu-img made no disk")
+    instance = Instance.boot_for_snapshot(board, work, disk, ram)
+    try:
+        instance.wait_for_ssh(180)
+        for command, meaning in _SELF_CHECKS:
+            if instance.ssh(command).returncode:
+                console = log.path.with_name("build-console.log")
+                shutil.copy(instance.run / "console.log", console)
+                raise TwinError(f"The twin boots but is not sound: {meaning}. Its console: {console}.")
+        # What every user runs first is then in the clones' page cache.
+        instance.ssh("python3 -c 'import json, subprocess, tempfile, zipfile, platform'; lspci > /dev/null; sudo -V; sync")
+        with qemu.connected(qemu.Qmp, instance.run / "qmp.sock") as monitor:
+            monitor.save(work / qemu.SNAPSHOT_STATE)
+    finally:
+        instance.stop()
+
+
+def prune(keep_boards: list[str]) -> list[Path]:
+    """Remove cached twins and root file systems that the present sources do not lead to; their folders."""
+    root = cache_root()
+    if not root.exists():
+        return []
+    kept = {f"{name}-{twin_key(name)}" for name in keep_boards} | {f"rootfs-{_rootfs_key()}"}
+    removed = []
+    with locked(root / "build.lock"):
+        for folder in sorted(root.iterdir()):
+            if folder.is_dir() and folder.name not in kept:
+                shutil.rmtree(folder)
+                removed.append(folder)
+    return removed
+
+
+__all__ = ["built_folder", "ensure_built", "prune", "ssh_command", "twin_key"]

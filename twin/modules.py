@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The twin's kernel modules: headers of exactly the kernel's version, and a cross build against them."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from . import apt
+from .host import Log, TwinError, is_foreign
+
+SOURCES = Path(__file__).parent / "kernel"
+
+
+def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: str) -> None:
+    """Unpack the headers of a kernel below ``target``.
+
+    ``kernel`` is what uname -r says there, ``version`` the Debian version of its package, ``sources`` deb822 text.
+    They come through an apt of our own (its state lies below ``target``), so the host's package lists and
+    architectures stay as they are. The build tools among them run on the host, so they are of its architecture.
+    """
+    state = target / "apt"
+    for folder in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d",
+                   "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"):
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    (state / "var/lib/dpkg/status").write_text("", encoding="ascii")
+    (state / "etc/apt/sources.list.d/twin.sources").write_text(sources, encoding="utf-8")
+    host_architecture = log.run(["dpkg", "--print-architecture"], failure="dpkg does not know this host").strip()
+    configuration = state / "apt.conf"
+    configuration.write_text(
+        f'{apt.host_settings()}Dir "{state}/";\nDir::State::status "{state}/var/lib/dpkg/status";\n'
+        f'APT::Architecture "arm64";\nAPT::Architectures {{ "arm64"; "{host_architecture}"; }};\n'
+        'APT::Sandbox::User "root";\nAcquire::Languages "none";\n', encoding="utf-8")
+    environment = {"APT_CONFIG": str(configuration)}
+    log.run(["apt-get", "update"], env=environment, failure="the package lists for the kernel's headers did not load")
+    flavour = kernel.rpartition("-")[2]
+    release = kernel[:-len(flavour) - 1]
+    series = ".".join(kernel.split(".")[:2])
+    packages = [f"linux-headers-{kernel}:arm64={version}", f"linux-headers-{release}-common={version}"]
+    kbuild = f"linux-kbuild-{series}:{host_architecture}={version}"
+    downloads = target / "packages"
+    downloads.mkdir()
+    log.run(["apt-get", "download", *packages, kbuild], cwd=downloads, env=environment,
+            failure=f"the headers of kernel {kernel} ({version}) could not be downloaded")
+    for package in sorted(downloads.glob("*.deb")):
+        log.run(["dpkg-deb", "-x", str(package), str(target)], failure=f"{package.name} could not be unpacked")
+    shutil.rmtree(downloads)
+    shutil.rmtree(state)
+    _make_movable(target / "usr/src" / f"linux-headers-{kernel}", log)
+
+
+def _make_movable(headers: Path, log: Log) -> None:
+    """The package's makefile includes its neighbour by an absolute path: make it one relative to itself."""
+    makefile = headers / "Makefile"
+    if not makefile.exists():
+        raise TwinError(f"the kernel's header package holds no {makefile}. See {log.path}.")
+    text = makefile.read_text(encoding="utf-8")
+    makefile.write_text(text.replace(" /usr/src/", " $(dir $(lastword $(MAKEFILE_LIST)))../"), encoding="utf-8")
+
+
+def build(log: Log, headers: Path, kernel: str, work: Path) -> list[Path]:
+    """Compile the modules for a kernel; the .ko files."""
+    shutil.copytree(SOURCES, work)
+    command = ["make", "-C", str(headers / "usr/src" / f"linux-headers-{kernel}"), f"M={work}", "ARCH=arm64", "modules"]
+    if is_foreign():
+        command.append("CROSS_COMPILE=aarch64-linux-gnu-")
+    log.run(command, failure="the twin's kernel modules did not compile")
+    modules = sorted(work.glob("*.ko"))
+    if not modules:
+        raise TwinError(f"the kernel's build system made no module. See {log.path}.")
+    return modules
