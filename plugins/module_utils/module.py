@@ -13,9 +13,8 @@ import sys
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, Ran, Runner, keep, show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, Ran, Runner, keep, show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import Undone, undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
@@ -24,11 +23,12 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host, read_host
 
+
 def runner_of(module: AnsibleModule) -> Runner:
     """Return a runner over run_command, which has no time limit of its own: timeout(1) gives it one."""
 
     def run(argv: Sequence[str], timeout_s: float) -> Ran:
-        limited = ["timeout", "-k", "5", "%g" % timeout_s] + list(argv)
+        limited = ["timeout", "-k", "5", "%g" % timeout_s, *argv]
         status, out, err = module.run_command(limited)
         return Ran(status, err or out)
 
@@ -88,9 +88,7 @@ def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wi
     if not module.params["persist"]:
         return Kept([], [], [])
     python = os.path.realpath(sys.executable) if not sys.executable.startswith("/usr/bin/") else sys.executable
-    return keep(
-        sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode
-    )
+    return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode)
 
 
 def undo_and_exit(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str) -> None:
@@ -104,7 +102,9 @@ def undo_and_exit(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str) 
         "diff": diff_of(undone.changes, undone.files),
     }
     if undone.refused:
-        module.fail_json(msg="not given back: " + "; ".join("%s: %s" % (one.path, one.why) for one in undone.refused), **result)
+        module.fail_json(
+            msg="not given back: " + "; ".join("%s: %s" % (one.path, one.why) for one in undone.refused), **result
+        )
     result["msg"] = "nothing of ours was left to give back" if not undone.changes else "given back and read back"
     module.exit_json(**result)
 
@@ -150,7 +150,7 @@ def fail(module: AnsibleModule, error: Exception) -> None:
 
 @contextlib.contextmanager
 def refusals_told(module: AnsibleModule, sink: Sink) -> Iterator[None]:
-    """Run the body under the host's lock (check mode changes nothing and takes none), and tell refusals in a sentence."""
+    """Run the body under the host's lock (check mode takes none), and tell what is refused in a sentence."""
     try:
         if module.check_mode:
             yield

@@ -99,7 +99,6 @@ unknown:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, tune_clocks
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import KEEPER_ARGUMENTS

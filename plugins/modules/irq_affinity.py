@@ -119,9 +119,13 @@ unknown:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import INTERRUPTS, Served, npu_cards, tune_interrupts
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
+    INTERRUPTS,
+    Served,
+    npu_cards,
+    tune_interrupts,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT, KEEPER_ARGUMENTS
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes, check_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve, to_data
@@ -149,7 +153,13 @@ def sentence(check: bool, served: list[Served], cards: int) -> str:
     right = sum(1 for one in served if one.after is not None and one.after == one.placement.target)
     verb = "would be" if check else "is" if right == 1 else "are"
     ending = "" if right == 1 else "s"
-    return "%d interrupt%s of %d NPU card%s %s on the wanted CPU" % (right, ending, cards, "" if cards == 1 else "s", verb)
+    return "%d interrupt%s of %d NPU card%s %s on the wanted CPU" % (
+        right,
+        ending,
+        cards,
+        "" if cards == 1 else "s",
+        verb,
+    )
 
 
 def main() -> None:

@@ -10,7 +10,14 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, INTERRUPTS, Outcome, npu_cards, tune_clocks, tune_interrupts
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
+    CLOCKS,
+    INTERRUPTS,
+    Outcome,
+    npu_cards,
+    tune_clocks,
+    tune_interrupts,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError

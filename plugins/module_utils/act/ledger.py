@@ -50,7 +50,7 @@ class Locked:
         self._path = sink.host_path(LOCK_PATH)
         self._handle = -1
 
-    def __enter__(self) -> "Locked":
+    def __enter__(self) -> Locked:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(self._handle, fcntl.LOCK_EX)
@@ -72,7 +72,11 @@ def _pack(state: FileState) -> Dict[str, Any]:
 def _unpack(data: Dict[str, Any]) -> FileState:
     content = data["content"]
     return FileState(
-        None if content is None else binascii.a2b_base64(content), data["target"], data["mode"], data["uid"], data["gid"]
+        None if content is None else binascii.a2b_base64(content),
+        data["target"],
+        data["mode"],
+        data["uid"],
+        data["gid"],
     )
 
 
@@ -109,11 +113,7 @@ class Ledger:
 
     def entries(self, role: Optional[str] = None, kind: Optional[str] = None) -> List[Entry]:
         """Return what is recorded, of one role or kind if given, in the order of recording."""
-        return [
-            entry
-            for entry in self._entries.values()
-            if role in (None, entry.role) and kind in (None, entry.kind)
-        ]
+        return [entry for entry in self._entries.values() if role in (None, entry.role) and kind in (None, entry.kind)]
 
     def value(self, role: str, kind: str, identity: str, boot_id: Optional[str]) -> Optional[str]:
         """Return the original of a kernel value if it was recorded during this boot, else None."""

@@ -14,7 +14,7 @@ import py_compile
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
@@ -70,10 +70,11 @@ IRQBALANCE_POLICY = BASE + "/irqbalance.d"
 IRQBALANCE_SCRIPT = IRQBALANCE_POLICY + "/npu-cards"
 IRQBALANCE_DROP_IN = "/etc/systemd/system/irqbalance.service.d/edgenpu-tuning.conf"
 
-_UNIT_TEXT = """\
+_UNIT_TEXT = (
+    """\
 # Written by edgenpu.tuning; events and boot start it, nothing polls.
 [Unit]
-Description=Interrupts of NPU cards and CPU clocks, as wished in 
+Description=Interrupts of NPU cards and CPU clocks, as wished in $WISHES
 # Default dependencies would wait for sysinit.target, and that waits for the card's firmware to be loaded.
 DefaultDependencies=no
 After=local-fs.target systemd-udevd.service
@@ -84,12 +85,15 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
-ExecStart=/current/ agent
+ExecStart=$BASE/current/$DOOR agent
 TimeoutStartSec=60
 
 [Install]
 WantedBy=sysinit.target
-""".replace("$WISHES", WISHES_DIR).replace("$BASE", BASE).replace("$DOOR", FRONT_DOOR)
+""".replace("$WISHES", WISHES_DIR)
+    .replace("$BASE", BASE)
+    .replace("$DOOR", FRONT_DOOR)
+)
 
 # "Restart", not "start": an event that arrives while the agent runs must not be lost.
 _UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
@@ -193,8 +197,12 @@ def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> No
             os.chmod(where, 0o755)
         else:
             os.chmod(where, 0o644)
-            py_compile.compile(where, dfile=directory + "/" + path, doraise=True,
-                               invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            py_compile.compile(
+                where,
+                dfile=directory + "/" + path,
+                doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
     sink.remove_tree(directory)
     os.rename(sink.host_path(scratch), sink.host_path(directory))
 
@@ -328,7 +336,8 @@ def keep(
             _install_agent(sink, directory, files)
     written = put_files(sink, ledger, wanted, role, check)
     changes += [
-        Change(path, show(before), show(after), "keeps the wishes of %s in force" % role) for path, before, after in written
+        Change(path, show(before), show(after), "keeps the wishes of %s in force" % role)
+        for path, before, after in written
     ]
     if not check:
         for entry in ledger.entries(kind="tree"):

@@ -15,7 +15,11 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy, loadable_governors, read_policies
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import (
+    Policy,
+    loadable_governors,
+    read_policies,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root

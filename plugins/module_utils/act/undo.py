@@ -140,7 +140,9 @@ def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool) -> 
     else:
         files += _undo_files(sink, ledger, SHARED, check)
         made = [Change(entry.id, "the agent", None, "made by us") for entry in ledger.entries(SHARED, "tree")]
-    changes = values.changes + [Change(path, show(before), show(after), "original") for path, before, after in files] + made
+    changes = (
+        values.changes + [Change(path, show(before), show(after), "original") for path, before, after in files] + made
+    )
     refused = list(values.refused)
     if not check:
         _undo_made(sink, ledger, trees=not remaining)

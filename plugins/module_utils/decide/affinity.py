@@ -32,7 +32,7 @@ class AffinityWishes(NamedTuple):
         return dict(self._asdict(), catalogue=to_data(self.catalogue))
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> "AffinityWishes":
+    def from_data(cls, data: Mapping[str, Any]) -> AffinityWishes:
         """Return wishes from the form of `to_data`; raises WishError where they make no sense."""
         cpus, spread, keep_free = data.get("cpus"), data.get("spread", "single"), data.get("keep_free", 1)
         if spread not in SPREADS:
@@ -40,7 +40,7 @@ class AffinityWishes(NamedTuple):
         if not isinstance(keep_free, int) or keep_free < 0:
             raise WishError("keep_free: %r is no count of CPUs; write 0 or more" % (keep_free,))
         if cpus is not None and not parse_list(str(cpus)):
-            raise WishError("cpus: %r is no list of CPUs; write one as the kernel does, such as \"4-7\" or \"4,6\"" % cpus)
+            raise WishError('cpus: %r is no list of CPUs; write one as the kernel does, such as "4-7" or "4,6"' % cpus)
         return cls(resolve(data.get("catalogue")), cpus and str(cpus), str(spread), keep_free)
 
 
@@ -113,7 +113,10 @@ def _choose(cpus: Sequence[Cpu], card: PciDevice, wishes: AffinityWishes) -> _Ch
         if local and len(local) < len(fast):
             fast, why = local, why + "; local to the card's NUMA node"
         if len(fast) > 1 and 0 in fast:
-            fast, why = [number for number in fast if number != 0], why + "; not CPU0, which serves most other interrupts"
+            fast, why = (
+                [number for number in fast if number != 0],
+                why + "; not CPU0, which serves most other interrupts",
+            )
     quiet = [number for number in fast if not (known[number].isolated or known[number].nohz_full)]
     if quiet and len(quiet) < len(fast):
         fast, why = quiet, why + "; not the isolated or nohz_full ones"

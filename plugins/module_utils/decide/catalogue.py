@@ -48,7 +48,8 @@ def _identity(entry: Dict[str, Any], field: str, where: str) -> Optional[int]:
         number = -1
     if not 0 <= number <= 0xFFFF:
         raise WishError(
-            "%s: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as \"1f4b\"" % (where, field, text)
+            '%s: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as "1f4b"'
+            % (where, field, text)
         )
     return number
 

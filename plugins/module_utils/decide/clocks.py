@@ -29,12 +29,14 @@ class ClockWishes(NamedTuple):
         return self._asdict()
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> "ClockWishes":
+    def from_data(cls, data: Mapping[str, Any]) -> ClockWishes:
         """Return wishes from the form of `to_data`; raises WishError where they make no sense."""
         wishes = cls(str(data.get("fast", "performance")), str(data.get("others", KEEP)))
         for field, name in wishes._asdict().items():
             if not _NAME.match(name):
-                raise WishError("%s: %r is no governor's name; write one such as performance or schedutil" % (field, name))
+                raise WishError(
+                    "%s: %r is no governor's name; write one such as performance or schedutil" % (field, name)
+                )
         return wishes
 
 
@@ -63,7 +65,9 @@ def plan(
     ranking = tiers(cpus)
     fast = ranking[-1].cpus if ranking else tuple(cpu.number for cpu in cpus)
     if len(ranking) > 1:
-        why = "the fastest tier, CPUs %s: between the short calls to the card its clock must not drop" % format_list(fast)
+        why = "the fastest tier, CPUs %s: between the short calls to the card its clock must not drop" % format_list(
+            fast
+        )
     else:
         why = "CPUs that are all equally fast: between the short calls to the card their clock must not drop"
     changes: List[Tuple[str, Change]] = []
@@ -81,7 +85,8 @@ def plan(
             offered = sorted(set(policy.available_governors) | set(loadable or ()))
             if loadable is not None and wanted not in loadable:
                 raise WishError(
-                    "governor %r does not exist for %s on this kernel; choose one of %s" % (wanted, policy.name, ", ".join(offered))
+                    "governor %r does not exist for %s on this kernel; choose one of %s"
+                    % (wanted, policy.name, ", ".join(offered))
                 )
             if policy.governor != wanted:
                 unknown.append(

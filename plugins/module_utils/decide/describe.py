@@ -43,7 +43,13 @@ def _hex(number: Optional[int], digits: int) -> Optional[str]:
 def pci_device(device: PciDevice, devices: Sequence[PciDevice], catalogue: Sequence[CardKind]) -> Dict[str, Any]:
     """Return a PCI device as data: identities in hexadecimal, speeds in GT/s, sizes in bytes."""
     data: Dict[str, Any] = plain(device)
-    for name, digits in (("vendor", 4), ("device", 4), ("subsystem_vendor", 4), ("subsystem_device", 4), ("class_code", 6)):
+    for name, digits in (
+        ("vendor", 4),
+        ("device", 4),
+        ("subsystem_vendor", 4),
+        ("subsystem_device", 4),
+        ("class_code", 6),
+    ):
         data[name] = _hex(getattr(device, name), digits)
     kind = kind_of(device, catalogue)
     data["npu"] = None if kind is None else kind.name
@@ -72,7 +78,9 @@ def report(snapshot: Snapshot) -> Dict[str, Any]:
     cards: List[Dict[str, Any]] = []
     for card in snapshot.cards:
         data = pci_device(card, snapshot.devices, snapshot.catalogue)
-        data["interrupts"] = [interrupt(snapshot.interrupts[irq]) for irq in card.msi_irqs if irq in snapshot.interrupts]
+        data["interrupts"] = [
+            interrupt(snapshot.interrupts[irq]) for irq in card.msi_irqs if irq in snapshot.interrupts
+        ]
         cards.append(data)
     return {
         "schema": SCHEMA,

@@ -13,7 +13,14 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards, kind_of
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import CRITICAL, INFO, OK, WARNING, Finding, worst
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
+    CRITICAL,
+    INFO,
+    OK,
+    WARNING,
+    Finding,
+    worst,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
@@ -25,7 +32,10 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 
 
 class Snapshot(NamedTuple):
-    """A host at one moment. WISHES: what is kept on the box, by role. UNREAD: (path, errno name) of what was refused."""
+    """A host at one moment.
+
+    WISHES: what is kept on the host, by role. UNREAD: (path, errno name) of what could not be read.
+    """
 
     host: Host
     devices: Tuple[PciDevice, ...]
@@ -57,7 +67,7 @@ def _presence(snapshot: Snapshot, card: PciDevice, kind: CardKind) -> Optional[F
             CRITICAL,
             "%s at %s is dead: its configuration space reads all ones" % (kind.name, card.bdf),
             {sysfs + "/config": "ff ff ff ff"},
-            "Power the host off and on again (a reboot does not cut the card's power); check cooling, and that the host does not sleep.",
+            "Power the host off and on again (a reboot leaves the card powered); check cooling; keep the host from sleeping.",
             None,
         )
     if card.driver is None:
@@ -163,11 +173,18 @@ def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, .
         if fast is None or where is None:
             continue
         if set(where) <= set(fast):
-            summary = "interrupt %d of %s is served by CPU %s, of the fastest tier" % (irq, card.bdf, format_list(where))
+            summary = "interrupt %d of %s is served by CPU %s, of the fastest tier" % (
+                irq,
+                card.bdf,
+                format_list(where),
+            )
             found.append(Finding("interrupt_on_fast_core", OK, summary, evidence, "", "irq_affinity"))
         else:
             summary = "interrupt %d of %s is served by CPU %s; the fastest are %s" % (
-                irq, card.bdf, format_list(where), format_list(fast),
+                irq,
+                card.bdf,
+                format_list(where),
+                format_list(fast),
             )
             remedy = "Run the role irq_affinity: it puts it on a fast core and keeps it there."
             found.append(Finding("interrupt_on_slow_core", WARNING, summary, evidence, remedy, "irq_affinity"))
@@ -205,7 +222,9 @@ def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding
         evidence: Dict[str, Any] = {base + "scaling_governor": policy.governor}
         if policy.governor != "performance":
             summary = "%s (CPUs %s) drops its clock between the short calls to the card: governor %s" % (
-                policy.name, cpus, policy.governor,
+                policy.name,
+                cpus,
+                policy.governor,
             )
             remedy = "Run the role governor: it holds the clock of the fast cores."
             found.append(Finding("clock_drops", WARNING, summary, evidence, remedy, "governor"))
@@ -214,7 +233,10 @@ def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding
             found.append(Finding("clock_held", OK, summary, evidence, "", "governor"))
         if policy.max_khz is not None and policy.hw_max_khz is not None and policy.max_khz < policy.hw_max_khz:
             summary = "%s (CPUs %s) is capped at %d MHz of %d" % (
-                policy.name, cpus, policy.max_khz // 1000, policy.hw_max_khz // 1000,
+                policy.name,
+                cpus,
+                policy.max_khz // 1000,
+                policy.hw_max_khz // 1000,
             )
             evidence = {base + "scaling_max_freq": policy.max_khz, base + "cpuinfo_max_freq": policy.hw_max_khz}
             remedy = "Find who lowered it (a thermal cap, a power profile, a boot script) and raise it again."
@@ -238,7 +260,9 @@ def findings(snapshot: Snapshot) -> List[Finding]:
     if not snapshot.cards:
         summary = "no NPU card of the catalogue among %d PCI devices" % len(snapshot.devices)
         remedy = "Seat the card, check its power; if it is another make, add its identity to edgenpu_devices."
-        found.append(Finding("card_missing", WARNING, summary, {"/sys/bus/pci/devices": len(snapshot.devices)}, remedy, None))
+        found.append(
+            Finding("card_missing", WARNING, summary, {"/sys/bus/pci/devices": len(snapshot.devices)}, remedy, None)
+        )
     for card in snapshot.cards:
         kind = kind_of(card, snapshot.catalogue)
         trouble = _presence(snapshot, card, kind) if kind is not None else None
@@ -251,9 +275,16 @@ def findings(snapshot: Snapshot) -> List[Finding]:
         found += _clocks(snapshot, fast)
         found += _persistence(snapshot)
     if snapshot.unread:
-        evidence = {path: code for path, code in snapshot.unread}
+        evidence = dict(snapshot.unread)
         found.append(
-            Finding("unread", INFO, "%d files could not be read" % len(evidence), evidence, "Run as root on the host itself.", None)
+            Finding(
+                "unread",
+                INFO,
+                "%d files could not be read" % len(evidence),
+                evidence,
+                "Run as root on the host itself.",
+                None,
+            )
         )
     order = (CRITICAL, WARNING, INFO, OK)
     return sorted((one for one in found if one is not None), key=lambda one: order.index(one.severity))

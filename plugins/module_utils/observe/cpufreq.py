@@ -13,7 +13,9 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 
 POLICIES = "/sys/devices/system/cpu/cpufreq"
+_DEFAULT_GOVERNOR = re.compile(r"CONFIG_CPU_FREQ_DEFAULT_GOV_([A-Z_]+)=y\Z")
 _GOVERNOR_MODULE = re.compile(r"(?:.*/)?cpufreq_([a-z]+)\.ko(?:\.[a-z0-9]+)?:")
+_KHZ = re.compile(r"[0-9]{1,12}")
 
 
 class Policy(NamedTuple):
@@ -60,7 +62,7 @@ def _read_policy(root: Root, name: str) -> Policy:
         hw_min_khz=root.number(path + "cpuinfo_min_freq"),
         hw_max_khz=root.number(path + "cpuinfo_max_freq"),
         current_khz=root.number(path + "scaling_cur_freq"),
-        available_khz=tuple(sorted(int(word) for word in frequencies if word.isdecimal())),
+        available_khz=tuple(sorted(int(word) for word in frequencies if _KHZ.fullmatch(word))),
         epp=root.text(path + "energy_performance_preference"),
         all_offline=affected_text == "",
     )
@@ -93,4 +95,20 @@ def loadable_governors(root: Root, release: str) -> Optional[Tuple[str, ...]]:
         text = root.text("%s/%s/modules.dep" % (place, release))
         if text is not None:
             return parse_modules_dep(text)
+    return None
+
+
+def default_governor(root: Root, release: str) -> Optional[str]:
+    """Return the governor that kernel RELEASE gives to a new policy; None if that cannot be told.
+
+    The command line wins over what the kernel was built with (drivers/cpufreq/cpufreq.c, cpufreq.default_governor).
+    """
+    for word in (root.text("/proc/cmdline") or "").split():
+        name, _equals, value = word.partition("=")
+        if name == "cpufreq.default_governor":
+            return value
+    for line in (root.text("/boot/config-" + release) or "").splitlines():
+        match = _DEFAULT_GOVERNOR.match(line)
+        if match:
+            return match.group(1).lower()
     return None

@@ -93,20 +93,22 @@ def read_cpus(root: Root) -> tuple[Cpu, ...]:
         cluster = root.number(path + "/topology/cluster_id")
         siblings = _listed(root, path + "/topology/thread_siblings_list")
         members, highest = clocks.get(number, ((), None))
-        cpus.append(Cpu(
-            number=number,
-            online=number in online if online is not None else root.number(path + "/online") != 0,
-            capacity=root.number(path + "/cpu_capacity"),
-            highest_perf=root.number(path + "/acpi_cppc/highest_perf"),
-            max_freq_khz=highest,
-            package=root.number(path + "/topology/physical_package_id"),
-            cluster=None if cluster in NO_CLUSTER else cluster,
-            numa_node=nodes.get(number),
-            siblings=siblings or (),
-            isolated=number in isolated,
-            nohz_full=number in nohz_full,
-            policy_cpus=members,
-        ))
+        cpus.append(
+            Cpu(
+                number=number,
+                online=number in online if online is not None else root.number(path + "/online") != 0,
+                capacity=root.number(path + "/cpu_capacity"),
+                highest_perf=root.number(path + "/acpi_cppc/highest_perf"),
+                max_freq_khz=highest,
+                package=root.number(path + "/topology/physical_package_id"),
+                cluster=None if cluster in NO_CLUSTER else cluster,
+                numa_node=nodes.get(number),
+                siblings=siblings or (),
+                isolated=number in isolated,
+                nohz_full=number in nohz_full,
+                policy_cpus=members,
+            )
+        )
     return tuple(cpus)
 
 

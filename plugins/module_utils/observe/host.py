@@ -18,15 +18,35 @@ DMI = "/sys/class/dmi/id/"
 AT_PAGESZ = 6
 # What boards print that nobody filled in
 PLACEHOLDERS = (
-    "", "to be filled by o.e.m.", "default string", "system product name", "system manufacturer", "not specified",
-    "not applicable", "none", "unknown", "o.e.m.", "n/a",
+    "",
+    "to be filled by o.e.m.",
+    "default string",
+    "system product name",
+    "system manufacturer",
+    "not specified",
+    "not applicable",
+    "none",
+    "unknown",
+    "o.e.m.",
+    "n/a",
 )
 # DMI system vendor or product (beginning, lower case) of virtual machines
 _DMI_MACHINES = (
-    ("qemu", "qemu"), ("kvm", "kvm"), ("vmware", "vmware"), ("innotek gmbh", "virtualbox"),
-    ("virtualbox", "virtualbox"), ("xen", "xen"), ("bochs", "bochs"), ("parallels", "parallels"),
-    ("google compute engine", "kvm"), ("amazon ec2", "kvm"), ("openstack", "kvm"), ("bhyve", "bhyve"),
-    ("virtual machine", "hyper-v"), ("standard pc (", "qemu"), ("apple virtualization", "apple"),
+    ("qemu", "qemu"),
+    ("kvm", "kvm"),
+    ("vmware", "vmware"),
+    ("innotek gmbh", "virtualbox"),
+    ("virtualbox", "virtualbox"),
+    ("xen", "xen"),
+    ("bochs", "bochs"),
+    ("parallels", "parallels"),
+    ("google compute engine", "kvm"),
+    ("amazon ec2", "kvm"),
+    ("openstack", "kvm"),
+    ("bhyve", "bhyve"),
+    ("virtual machine", "hyper-v"),
+    ("standard pc (", "qemu"),
+    ("apple virtualization", "apple"),
 )
 
 
@@ -77,9 +97,10 @@ def writable(mounts: List[Mount], path: str) -> Optional[bool]:
     best: Optional[Mount] = None
     for mount in mounts:
         target = mount.target.rstrip("/")
-        if target and (path == target or path.startswith(target + "/")):
-            if best is None or len(target) >= len(best.target.rstrip("/")):
-                best = mount
+        if not target or not (path == target or path.startswith(target + "/")):
+            continue
+        if best is None or len(target) >= len(best.target.rstrip("/")):
+            best = mount
     if best is None or not ("rw" in best.options or "ro" in best.options):
         return None
     return "rw" in best.options
@@ -100,7 +121,7 @@ def parse_os_release(text: str) -> Optional[str]:
 def parse_auxv_page_size(data: bytes) -> Optional[int]:
     """Return AT_PAGESZ from a little-endian process's /proc/PID/auxv, pairs of 64-bit or else 32-bit words."""
     for layout, size in (("<QQ", 16), ("<II", 8)):
-        for key, value in struct.iter_unpack(layout, data[:len(data) - len(data) % size]):
+        for key, value in struct.iter_unpack(layout, data[: len(data) - len(data) % size]):
             if key == AT_PAGESZ and 4096 <= value <= 1 << 20 and not value & value - 1:
                 return int(value)
     return None

@@ -17,6 +17,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 
 FEW = 16  # up to so many interrupts, single files in /sys/kernel/irq are cheaper than the whole of /proc/interrupts
+MAX_DESCRIPTION = 4096  # characters; bounds what a corrupt line may cost
 SYSFS_PAGE = 4096  # a sysfs file ends there, wherever that cuts its text
 PF_KTHREAD = 0x00200000
 POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline", 7: "ext"}
@@ -109,7 +110,7 @@ def _leading_numbers(text: str) -> Tuple[Tuple[int, ...], str]:
     """Return the counts at the start of TEXT, and what follows them."""
     match = _COUNTS.match(text)
     counts = _numbers(match.group(1).split()) if match else None
-    return (counts, text[match.end():]) if match and counts else ((), text)
+    return (counts, text[match.end() :]) if match and counts else ((), text)
 
 
 def _columns(body: str, columns: int) -> Tuple[Tuple[int, ...], str]:
@@ -126,7 +127,7 @@ def _columns(body: str, columns: int) -> Tuple[Tuple[int, ...], str]:
 
 def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional[str], Tuple[str, ...]]:
     """Return (chip, hwirq, trigger, actions) from what follows the counts of a numbered line."""
-    text = text.strip()
+    text = text.strip()[:MAX_DESCRIPTION]
     for layout in _DESCRIPTIONS:
         match = layout.fullmatch(text)
         if match is None:

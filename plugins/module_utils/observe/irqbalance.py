@@ -20,10 +20,19 @@ SERVICE = "irqbalance.service"
 OWN_DROP_IN = "edgenpu-tuning.conf"
 # systemd.unit(5), "System Unit Search Path"; the first wins
 UNIT_PATH = (
-    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient",
-    "/run/systemd/generator.early", "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system",
-    "/run/systemd/system.attached", "/run/systemd/generator", "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/generator.late",
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/generator.late",
 )
 BINARIES = ("/usr/sbin/irqbalance", "/sbin/irqbalance", "/usr/bin/irqbalance", "/usr/local/sbin/irqbalance")
 CGROUPS = (
@@ -64,7 +73,7 @@ def parse_unit(text: str) -> List[Setting]:
     """Return the assignments of a unit file in order, joined lines put together (systemd.syntax(7))."""
     settings: List[Setting] = []
     section, pending = "", ""
-    for raw in text.splitlines() + [""]:
+    for raw in [*text.splitlines(), ""]:
         line = raw.strip()
         if pending and line[:1] in ("#", ";"):
             continue  # a comment within a joined line is skipped
@@ -89,7 +98,7 @@ def values_of(settings: Sequence[Setting], key: str) -> List[str]:
     values: List[str] = []
     for setting in settings:
         if setting.section == "Service" and setting.key == key:
-            values = values + [setting.value] if setting.value else []
+            values = [*values, setting.value] if setting.value else []
     return values
 
 

@@ -26,23 +26,51 @@ MAX_EXTENDED = 480  # (4096 - 256) / 8, the kernel's bound
 
 GT_S = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0, 6: 64.0}
 PORT_TYPES = {
-    0: "endpoint", 1: "legacy endpoint", 4: "root port", 5: "upstream port", 6: "downstream port",
-    7: "bridge", 8: "bridge", 9: "integrated endpoint", 10: "event collector",
+    0: "endpoint",
+    1: "legacy endpoint",
+    4: "root port",
+    5: "upstream port",
+    6: "downstream port",
+    7: "bridge",
+    8: "bridge",
+    9: "integrated endpoint",
+    10: "event collector",
 }
 NO_LINK = ("integrated endpoint", "event collector")  # these sit inside the root complex
 # PCI_ERR_COR_STATUS and PCI_ERR_UNCOR_STATUS, with the names that the kernel's aer_dev_* files use
 CORRECTABLE_BITS = {
-    0: "RxErr", 6: "BadTLP", 7: "BadDLLP", 8: "Rollover", 12: "Timeout", 13: "NonFatalErr", 14: "CorrIntErr",
+    0: "RxErr",
+    6: "BadTLP",
+    7: "BadDLLP",
+    8: "Rollover",
+    12: "Timeout",
+    13: "NonFatalErr",
+    14: "CorrIntErr",
     15: "HeaderOF",
 }
 UNCORRECTABLE_BITS = {
-    4: "DLP", 5: "SDES", 12: "TLP", 13: "FCP", 14: "CmpltTO", 15: "CmpltAbrt", 16: "UnxCmplt", 17: "RxOF",
-    18: "MalfTLP", 19: "ECRC", 20: "UnsupReq", 21: "ACSViol", 22: "UncorrIntErr", 23: "BlockedTLP",
-    24: "AtomicOpBlocked", 25: "TLPBlockedErr", 26: "PoisonTLPBlocked",
+    4: "DLP",
+    5: "SDES",
+    12: "TLP",
+    13: "FCP",
+    14: "CmpltTO",
+    15: "CmpltAbrt",
+    16: "UnxCmplt",
+    17: "RxOF",
+    18: "MalfTLP",
+    19: "ECRC",
+    20: "UnsupReq",
+    21: "ACSViol",
+    22: "UncorrIntErr",
+    23: "BlockedTLP",
+    24: "AtomicOpBlocked",
+    25: "TLPBlockedErr",
+    26: "PoisonTLPBlocked",
 }
 
 _BDF = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([01][0-9a-f])\.([0-7])")
 _HOST_BRIDGE = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
+_COUNT = re.compile(r"[0-9]{1,20}")
 _SPEED_TEXT = re.compile(r"([0-9]+(?:\.[0-9]+)?) GT/s")
 
 
@@ -156,11 +184,11 @@ class Bandwidth(NamedTuple):
 
 
 def _u16(data: bytes, offset: int) -> Optional[int]:
-    return int.from_bytes(data[offset:offset + 2], "little") if 0 <= offset <= len(data) - 2 else None
+    return int.from_bytes(data[offset : offset + 2], "little") if 0 <= offset <= len(data) - 2 else None
 
 
 def _u32(data: bytes, offset: int) -> Optional[int]:
-    return int.from_bytes(data[offset:offset + 4], "little") if 0 <= offset <= len(data) - 4 else None
+    return int.from_bytes(data[offset : offset + 4], "little") if 0 <= offset <= len(data) - 4 else None
 
 
 def _payload(code: int) -> Optional[int]:
@@ -248,8 +276,29 @@ def _bits(value: Optional[int], names: Dict[int, str]) -> Optional[Tuple[str, ..
 def decode_config(data: bytes) -> ConfigSpace:
     """Decode configuration space of any length; never raises, what is missing or not understood is None."""
     alive = not data or data[:64].strip(b"\xff") != b""
-    empty = ConfigSpace(len(data), alive, None, None, None, None, None, None, None, (), (), None, None, None, None,
-                        None, None, None, None, None, None)
+    empty = ConfigSpace(
+        len(data),
+        alive,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        (),
+        (),
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
     if not alive or len(data) < 16:
         return empty
     header_type = data[0x0E] & 0x7F
@@ -314,9 +363,9 @@ def parse_aer(text: str) -> Dict[str, int]:
     """Return the counters of one aer_dev_* file."""
     counters = {}
     for line in text.splitlines():
-        name, blank, count = line.strip().rpartition(" ")
-        if count.isdecimal() and name and not name.startswith("TOTAL_"):
-            counters[name.strip()] = int(count)
+        words = line.split()
+        if len(words) == 2 and _COUNT.fullmatch(words[1]) and not words[0].startswith("TOTAL_"):
+            counters[words[0]] = int(words[1])
     return counters
 
 
@@ -357,7 +406,7 @@ def _place(root: Root, path: str) -> Tuple[Optional[str], Optional[str], Optiona
     if len(above) < 3 or _BDF.fullmatch(above[-1]):
         return parent, None, None  # directly below /sys/devices, or behind another PCI device
     controller = above[-1] if "platform" in above else None
-    for place in (above, parts[:bridge + 1]):
+    for place in (above, parts[: bridge + 1]):
         target = root.link_target("/" + "/".join(place) + "/of_node")
         if target is not None and DEVICE_TREE in target:
             return parent, controller, target.partition(DEVICE_TREE)[2] or "/"

@@ -46,7 +46,12 @@ def run_command(argv: Sequence[str], timeout_s: float) -> Any:
 
     try:
         done = subprocess.run(
-            argv, timeout=timeout_s, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, stdin=subprocess.DEVNULL
+            argv,
+            timeout=timeout_s,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Ran(127, str(error))
@@ -56,7 +61,10 @@ def run_command(argv: Sequence[str], timeout_s: float) -> Any:
 def tell_changes(changes: Sequence[Any], refused: Sequence[Any], verb: str) -> None:
     """Print changes and refusals for a person."""
     for change in changes:
-        print("%s %s: %s -> %s (%s)" % (verb, change.path, first_line(change.before), first_line(change.after), change.why))
+        print(
+            "%s %s: %s -> %s (%s)"
+            % (verb, change.path, first_line(change.before), first_line(change.after), change.why)
+        )
     for change in refused:
         print("refused %s: %s" % (change.path, change.why))
 
@@ -135,7 +143,9 @@ def need_root(check: bool) -> bool:
     """Tell whether this user may do it; if not, say what to do."""
     if check or os.geteuid() == 0:
         return True
-    print("edgenpu-tuning: user id %d may not write to /proc/irq and /sys; run with sudo" % os.geteuid(), file=sys.stderr)
+    print(
+        "edgenpu-tuning: user id %d may not write to /proc/irq and /sys; run with sudo" % os.geteuid(), file=sys.stderr
+    )
     return False
 
 
@@ -179,11 +189,16 @@ def status(options: List[str]) -> int:
         if limit is not None:
             print("link       %g GT/s x%d: %s" % (link["negotiated_gt_s"], link["negotiated_width"], limit["limit"]))
         for line in card["interrupts"]:
-            print("interrupt  %d on CPU %s (allowed: %s)" % (line["irq"], line["effective"] or "?", line["affinity"] or "?"))
+            print(
+                "interrupt  %d on CPU %s (allowed: %s)"
+                % (line["irq"], line["effective"] or "?", line["affinity"] or "?")
+            )
     for policy in data["policies"]:
         khz = policy["current_khz"]
         clock = "" if khz is None else ", %d MHz now" % (khz // 1000)
-        print("clock      %s (CPUs %s): %s%s" % (policy["name"], policy["cpus"], policy["governor"] or "offline", clock))
+        print(
+            "clock      %s (CPUs %s): %s%s" % (policy["name"], policy["cpus"], policy["governor"] or "offline", clock)
+        )
     print("kept       %s" % (", ".join(data["kept"]) or "nothing: a reboot or a driver reload loses the tuning"))
     print("verdict    %s" % data["verdict"])
     return 0
