@@ -100,7 +100,7 @@ def tune_interrupts(
     root = sink.root
     plan = affinity.plan(devices, _interrupts_of(root, devices), read_cpus(root), wishes)
     made, refused = _apply(sink, ledger, INTERRUPTS, "interrupt", plan.changes, check)
-    after = _interrupts_of(root, devices) if made else {}
+    after = _interrupts_of(root, devices) if made and not check else {}
     boot = boot_id(root)
     served = []
     for placement in plan.placements:
