@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Everything here can be had without make: `python3 -m tools --help`, `python3 -m twin --help`.
+PYTHON ?= python3
+RUN := .venv/run/bin
+TOOLS := $(PYTHON) -m tools
+
+.DEFAULT_GOAL := help
+.PHONY: help site test test-all lint sanity unit molecule bench format twin-up twin-ssh twin-down clean machine venv
+
+help: ## this list
+	@echo 'make site: the whole thing on a digital twin of a CM3588 NAS. make test: is all well?'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+site: twin-up ## boot the twin, then playbooks/site.yml on it
+	$(RUN)/ansible-playbook playbooks/site.yml
+
+test: machine ## what every change must pass: lint, sanity, unit, molecule (scenario default)
+	@$(TOOLS) gate lint sanity unit molecule
+
+test-all: machine ## the above with every scenario, every Python and every ansible-core at hand (long)
+	@$(TOOLS) gate lint sanity unit matrix scenarios
+
+lint: ## reads the code: ansible-lint, Galaxy's importer, mypy, ruff, documentation, changelog
+	@$(TOOLS) gate lint
+
+sanity: ## ansible-test sanity, no exceptions
+	@$(TOOLS) gate sanity
+
+unit: ## unit tests, in seconds
+	@$(TOOLS) gate unit
+
+molecule: machine ## molecule/default on the twin
+	@$(TOOLS) gate molecule
+
+bench: twin-up ## playbooks/benchmark.yml on the twin: before, after, statistics
+	$(RUN)/ansible-playbook playbooks/benchmark.yml
+
+format: ## put the layout of Python right
+	@$(TOOLS) venv check
+	.venv/check/bin/ruff format .
+
+twin-up: venv ## boot the twin (the first time it is built: minutes)
+	$(RUN)/python -m twin up
+
+twin-ssh: venv ## a shell on the twin
+	$(RUN)/python -m twin ssh
+
+twin-down: venv ## stop all twins of this checkout
+	$(RUN)/python -m twin down --all
+
+clean: ## stop the twins and remove what was made in the checkout (~/.cache/edgenpu-tuning stays)
+	if [ -x $(RUN)/python ]; then $(RUN)/python -m twin down --all; fi
+	rm -rf .ansible .cache .venv edgenpu-tuning-*.tar.gz
+
+machine:
+	@$(TOOLS) install
+
+venv: machine
+	@$(TOOLS) venv run
