@@ -38,8 +38,9 @@ molecule: machine ## molecule/default on the twin
 bench: twin-up ## playbooks/benchmark.yml on the twin: before, after, statistics
 	$(RUN)/ansible-playbook playbooks/benchmark.yml
 
-format: ## put the layout of Python right
+format: ## put layout and order of imports right in all Python
 	@$(TOOLS) venv check
+	.venv/check/bin/ruff check --quiet --select I --fix .
 	.venv/check/bin/ruff format .
 
 twin-up: venv ## boot the twin (the first time it is built: minutes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 from . import gates, machine, matrix, venvs
 from .places import make_link
@@ -39,13 +40,13 @@ def main() -> int:
         return 1
 
 
-GROUPS = {
+GROUPS: dict[str, Callable[[], list[gates.Gate]]] = {
     "lint": gates.lint_gates,
     "sanity": gates.sanity_gates,
     "unit": gates.unit_gates,
     "molecule": gates.molecule_gates,
     "matrix": matrix.gates,
-    "scenarios": lambda: gates.molecule_gates(gates.all_scenarios()),
+    "scenarios": gates.scenario_gates,
 }
 
 if __name__ == "__main__":

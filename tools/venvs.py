@@ -81,7 +81,7 @@ def _make(home: Path, python: str, wanted: list[str]) -> None:
     shutil.rmtree(home, ignore_errors=True)
     try:
         subprocess.run([python, "-m", "venv", str(home)], check=True, env=env)
-        pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        pip = [str(home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "-qq"]
         subprocess.run([*pip, "install", *wanted], check=True, env=env)
     except subprocess.CalledProcessError as error:
         shutil.rmtree(home, ignore_errors=True)

@@ -38,11 +38,13 @@ PURE_MODULES = {
     "textwrap",
     "typing",
 }
-IMPURE_CALLS = {"open", "input", "exec", "eval", "compile", "__import__", "globals", "breakpoint"}
+IMPURE_CALLS = {"open", "input", "exec", "eval", "compile", "globals", "breakpoint"}
 
 # Whoever needs a command gets a runner handed in, and whoever has something to say returns it.
-RUNNING_MODULES = {"subprocess", "multiprocessing", "asyncio", "pty", "popen2", "_posixsubprocess", "importlib", "runpy"}
+RUNNING_MODULES = {"subprocess", "multiprocessing", "asyncio", "pty", "popen2", "_posixsubprocess", "runpy"}
 RUNNING_CALLS = {"system", "popen", "fork", "forkpty", "posix_spawn", "posix_spawnp"}
+# An import that the syntax tree does not show would slip through everything here.
+IMPORTING_CALLS = {"__import__", "import_module", "exec_module", "load_module"}
 PRINTING_CALLS = {"print", "sys.stdout.write", "sys.stderr.write", "sys.__stdout__.write", "sys.__stderr__.write"}
 
 WRITING_CALLS = {
@@ -128,6 +130,8 @@ def layer_violations(source: Source, layer: str) -> list[str]:
             broken.append(f"{where}:{line}: prints ({name})")
         if name.startswith("os.") and (last in RUNNING_CALLS or last.startswith(("exec", "spawn"))):
             broken.append(f"{where}:{line}: runs a program ({name})")
+        if last in IMPORTING_CALLS:
+            broken.append(f"{where}:{line}: hides an import ({name})")
         if layer == "decide" and name in IMPURE_CALLS:
             broken.append(f"{where}:{line}: {name}() reaches out of what was handed in")
         if layer == "observe" and (_is_writing(name, last) or (name == "open" and not _opens_for_reading(node))):
@@ -149,7 +153,7 @@ def _import_violations(source: Source, layer: str) -> Iterator[tuple[Import, str
         if top not in sys.stdlib_module_names:
             yield found, f"{found.module} is neither the standard library nor a layer"
         elif top in RUNNING_MODULES:
-            yield found, f"{found.module} runs programs or hides imports"
+            yield found, f"{found.module} runs programs"
         elif layer == "decide" and found.module not in PURE_MODULES:
             yield found, f"{found.module} is not among the modules that a decision may use"
 
@@ -185,7 +189,9 @@ def readers(source: Source) -> set[str]:
         if found.module not in PURE_MODULES | {"struct", "shlex", "errno"} and not found.module.startswith(PACKAGE)
     }
     uses = {
-        node.name: {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+        node.name: {
+            inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load)
+        }
         for node in source.tree.body
         if isinstance(node, (ast.FunctionDef, ast.ClassDef))
     }

@@ -133,8 +133,8 @@ def remote_tasks(role: Path, entry_point: str = "main") -> list[str]:
 
     Files taken in by name count as if they stood there. Where the name is an expression ("{{ state }}.yml"), one of the
     role's other files is taken in: the one with the most remote tasks counts. A task that repeats counts twice. Tasks
-    that exclude each other by ``when`` in one file all count: put them into files chosen by name. Handlers count, since a
-    first run calls them.
+    that exclude each other by ``when`` in one file all count: put them into files chosen by name. Handlers count, since
+    a first run calls them.
     """
     count = _in_file(role, f"{entry_point}.yml", ())
     handlers = role / "handlers" / "main.yml"

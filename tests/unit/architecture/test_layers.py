@@ -50,7 +50,7 @@ BREAKING = [
     ("observe", "from ansible.module_utils.basic import AnsibleModule"),
     ("observe", "import yaml"),
     ("observe", "import subprocess"),
-    ("observe", "import importlib"),
+    ("observe", "import importlib; importlib.import_module('x')"),
     ("observe", "import os; os.popen('lspci')"),
     ("observe", "print('x')"),
     ("observe", "import sys; sys.stdout.write('x')"),
@@ -80,7 +80,8 @@ BREAKING = [
 ALLOWED = [
     ("observe", "import os\nimport struct\nopen('/sys/x', 'rb')\nos.readlink('x')"),
     ("decide", f"import re\nfrom {PACKAGE}.observe.pci import PciDevice, path_to_root"),
-    ("act", f"import os\nfrom {PACKAGE}.decide.shapes import Change\nopen('/sys/x', 'w')"),
+    ("act", "import importlib.util, os\nimportlib.util.find_spec('x')\nopen('/sys/x', 'w')"),
+    ("act", f"from {PACKAGE}.decide.shapes import Change"),
 ]
 
 
