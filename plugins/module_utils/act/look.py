@@ -36,5 +36,6 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         read_policies(root),
         read_irqbalance(root),
         wishes,
-        tuple(sorted(set(root.unread))),
+        # EBUSY is an answer: all CPUs of that cpufreq policy are offline.
+        tuple(sorted({(path, code) for path, code in root.unread if code != "EBUSY"})),
     )

@@ -87,6 +87,8 @@ StartLimitIntervalSec=0
 Type=oneshot
 ExecStart=$BASE/current/$DOOR agent
 TimeoutStartSec=60
+# A later event replaces a run that is under way; that is no failure.
+SuccessExitStatus=SIGTERM
 
 [Install]
 WantedBy=sysinit.target

@@ -24,7 +24,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, read_interrupts
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES, PciDevice, bdf_key, read_device
 
 INTERRUPTS, CLOCKS = "irq_affinity", "governor"  # roles, as the ledger and the wishes' files name them
 
@@ -84,8 +84,16 @@ def _apply(
 
 
 def npu_cards(root: Root, catalogue: Sequence[CardKind]) -> List[PciDevice]:
-    """Return the NPU cards of this host, by address."""
-    return cards(read_devices(root), catalogue)
+    """Return the NPU cards of this host, by address; what is no card by its identity is not read any further."""
+    identities = {(kind.vendor, kind.device) for kind in catalogue}
+    found = []
+    for bdf in root.names(DEVICES):
+        path = "%s/%s/" % (DEVICES, bdf)
+        if (root.number(path + "vendor", 16), root.number(path + "device", 16)) in identities:
+            device = read_device(root, bdf)
+            if device is not None:
+                found.append(device)
+    return cards(sorted(found, key=lambda device: bdf_key(device.bdf)), catalogue)
 
 
 def _interrupts_of(root: Root, devices: Sequence[PciDevice]) -> Dict[int, Interrupt]:
