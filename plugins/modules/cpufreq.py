@@ -12,10 +12,10 @@ module: cpufreq
 short_description: Set the governors of cpufreq policies, and keep them set
 version_added: 0.1.0
 description:
-  - Between the hundreds of short NPU calls that make one token a governor such as schedutil drops the clock. This module
-    holds it on the policies that serve the fastest CPUs and leaves the others alone, unless told otherwise.
-  - A governor that the kernel does not offer yet, but has as a module, is loaded by writing it; one that it cannot have is
-    refused before anything is changed.
+  - Between the hundreds of short NPU calls that make one token a governor such as schedutil drops the clock.
+    This module holds it on the policies that serve the fastest CPUs and leaves the others alone, unless told otherwise.
+  - A governor that the kernel does not offer yet, but has as a module, is loaded by writing it.
+    One that it cannot have is refused before anything is changed.
   - The governor found first is recorded before the first write, and given back with O(state=absent).
 extends_documentation_fragment:
   - edgenpu.tuning.keeper
@@ -56,49 +56,88 @@ msg:
   description: The outcome in one sentence.
   returned: always
   type: str
-  sample: "2 of 3 policies changed"
+  sample: 2 of 3 policies changed
 policies:
   description: One entry for each cpufreq policy.
   returned: when O(state=present)
   type: list
   elements: dict
   contains:
-    policy: {description: Its name., type: str, sample: policy4}
-    cpus: {description: CPUs that it clocks., type: str, sample: "4-5"}
-    original: {description: "Governor before the first write of this boot; null if nothing was written.", type: str,
-               sample: schedutil}
-    before: {description: Governor before this run., type: str, sample: schedutil}
-    after: {description: "Governor now (in check mode: predicted).", type: str, sample: performance}
+    policy:
+      description: Its name.
+      type: str
+      sample: policy4
+    cpus:
+      description: CPUs that it clocks.
+      type: str
+      sample: "4-5"
+    original:
+      description: Governor before the first write of this boot; null if nothing was written.
+      type: str
+      sample: schedutil
+    before:
+      description: Governor before this run.
+      type: str
+      sample: schedutil
+    after:
+      description: 'Governor now (in check mode: predicted).'
+      type: str
+      sample: performance
 changes:
   description: What was changed (in check mode, would be).
   returned: always
   type: list
   elements: dict
   contains:
-    path: {description: File in the kernel's or the host's tree., type: str,
-           sample: /sys/devices/system/cpu/cpufreq/policy4/scaling_governor}
-    before: {description: Value found., type: str, sample: schedutil}
-    after: {description: Value written., type: str, sample: performance}
-    why: {description: Reason., type: str, sample: "policy4 serves the fastest tier, CPUs 4-7"}
+    path:
+      description: File in the kernel's or the host's tree.
+      type: str
+      sample: /sys/devices/system/cpu/cpufreq/policy4/scaling_governor
+    before:
+      description: Value found.
+      type: str
+      sample: schedutil
+    after:
+      description: Value written.
+      type: str
+      sample: performance
+    why:
+      description: Reason.
+      type: str
+      sample: policy4 serves the fastest tier, CPUs 4-7
 refused:
   description: What the kernel or systemd refused; RV(refused[].why) names the reason.
   returned: always
   type: list
   elements: dict
   contains:
-    path: {description: File or command., type: str, sample: /sys/devices/system/cpu/cpufreq/policy4/scaling_governor}
-    before: {description: Value found., type: str, sample: schedutil}
-    after: {description: Value that was refused., type: str, sample: ondemand}
-    why: {description: The named reason., type: str, sample: "EBUSY: all CPUs of this policy are offline"}
+    path:
+      description: File or command.
+      type: str
+      sample: /sys/devices/system/cpu/cpufreq/policy4/scaling_governor
+    before:
+      description: Value found.
+      type: str
+      sample: schedutil
+    after:
+      description: Value that was refused.
+      type: str
+      sample: ondemand
+    why:
+      description: The named reason.
+      type: str
+      sample: 'EBUSY: all CPUs of this policy are offline'
 unknown:
   description: What cannot be known yet, and until when.
   returned: always
   type: list
   elements: str
-  sample: ["governor of policy6: unknown until one of its CPUs 6-7 is online"]
+  sample:
+    - 'governor of policy6: unknown until one of its CPUs 6-7 is online'
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, tune_clocks
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import KEEPER_ARGUMENTS

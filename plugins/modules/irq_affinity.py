@@ -13,7 +13,7 @@ short_description: Put the interrupts of NPU cards on fast CPUs, and keep them t
 version_added: 0.1.0
 description:
   - Finds NPU cards by their PCI identity and their interrupts by device, never by name or number.
-  - Ranks CPUs by capacity (then by ACPI CPPC, then by maximum frequency) and gives each card a CPU of the fastest tier.
+  - Ranks CPUs by capacity, then by ACPI CPPC, then by maximum frequency, and gives each card one of the fastest tier.
     The choice follows from the card's address alone, so it is the same after every boot.
   - Every write is read back; a refusal is named with its reason.
   - The value found first is recorded before the first write, and given back with O(state=absent).
@@ -28,7 +28,7 @@ options:
     type: str
   spread:
     description:
-      - V(single) gives each card one CPU; if that CPU goes offline, another of the same tier takes over at once and hands
+      - V(single) gives each card one CPU. If it goes offline, another of the same tier takes over at once, and hands
         back later.
       - V(tier) gives each card the whole tier; the interrupt controller picks one CPU of it and fails over by itself.
     type: str
@@ -36,8 +36,8 @@ options:
     default: single
   keep_free:
     description:
-      - With O(spread=single) and no O(cpus), how many CPUs of the fastest tier are left to the application, if there are
-        more than one.
+      - With O(spread=single) and no O(cpus), how many CPUs of the fastest tier are left to the application, if there
+        are more than one.
     type: int
     default: 1
 seealso:
@@ -64,61 +64,123 @@ msg:
   description: The outcome in one sentence.
   returned: always
   type: str
-  sample: "1 interrupt of 1 NPU card is on its CPU"
+  sample: 1 interrupt of 1 NPU card is on its CPU
 cards:
   description: Addresses of the NPU cards found.
   returned: when O(state=present)
   type: list
   elements: str
-  sample: ["0003:31:00.0"]
+  sample:
+    - "0003:31:00.0"
 placements:
   description: One entry for each vector of each card.
   returned: when O(state=present)
   type: list
   elements: dict
   contains:
-    bdf: {description: The card's address., type: str, sample: "0003:31:00.0"}
-    vector: {description: Which of the card's vectors., type: int, sample: 0}
-    irq: {description: The interrupt's number now; null if it has none., type: int, sample: 38}
-    original: {description: "CPUs that were allowed before the first write of this boot; null if nothing was written.",
-               type: str, sample: "0-7"}
-    before: {description: CPUs allowed before this run., type: str, sample: "0-7"}
-    effective_before: {description: CPU that was served before this run., type: str, sample: "0"}
-    target: {description: CPUs wanted., type: str, sample: "4"}
-    after: {description: "CPUs allowed now (in check mode: predicted).", type: str, sample: "4"}
-    effective_after: {description: "CPU that serves it now; null where only time can tell.", type: str, sample: "4"}
-    why: {description: Why this CPU., type: str, sample: "fastest tier, CPUs 4-7 (capacity 1024 of 414/1024)"}
-    state: {description: "V(right), V(change) or V(unknown) before this run.", type: str, sample: change}
-    unknown_until: {description: "What has to happen first, for V(unknown).", type: str, sample: a driver binds to it}
+    bdf:
+      description: The card's address.
+      type: str
+      sample: "0003:31:00.0"
+    vector:
+      description: Which of the card's vectors.
+      type: int
+      sample: 0
+    irq:
+      description: The interrupt's number now; null if it has none.
+      type: int
+      sample: 38
+    original:
+      description: CPUs that were allowed before the first write of this boot; null if nothing was written.
+      type: str
+      sample: "0-7"
+    before:
+      description: CPUs allowed before this run.
+      type: str
+      sample: "0-7"
+    effective_before:
+      description: CPU that was served before this run.
+      type: str
+      sample: "0"
+    target:
+      description: CPUs wanted.
+      type: str
+      sample: "4"
+    after:
+      description: 'CPUs allowed now (in check mode: predicted).'
+      type: str
+      sample: "4"
+    effective_after:
+      description: CPU that serves it now; null where only time can tell.
+      type: str
+      sample: "4"
+    why:
+      description: Why this CPU.
+      type: str
+      sample: fastest tier, CPUs 4-7 (capacity 1024 of 414/1024)
+    state:
+      description: V(right), V(change) or V(unknown) before this run.
+      type: str
+      sample: change
+    unknown_until:
+      description: What has to happen first, for V(unknown).
+      type: str
+      sample: a driver binds to it
 changes:
   description: What was changed (in check mode, would be).
   returned: always
   type: list
   elements: dict
   contains:
-    path: {description: File in the kernel's or the host's tree., type: str, sample: /proc/irq/38/smp_affinity_list}
-    before: {description: Value found., type: str, sample: "0-7"}
-    after: {description: Value written., type: str, sample: "4"}
-    why: {description: Reason., type: str, sample: "vector 0 of 0003:31:00.0: fastest tier"}
+    path:
+      description: File in the kernel's or the host's tree.
+      type: str
+      sample: /proc/irq/38/smp_affinity_list
+    before:
+      description: Value found.
+      type: str
+      sample: "0-7"
+    after:
+      description: Value written.
+      type: str
+      sample: "4"
+    why:
+      description: Reason.
+      type: str
+      sample: 'vector 0 of 0003:31:00.0: fastest tier'
 refused:
   description: What the kernel or systemd refused; RV(refused[].why) names the reason.
   returned: always
   type: list
   elements: dict
   contains:
-    path: {description: File or command., type: str, sample: /proc/irq/38/smp_affinity_list}
-    before: {description: Value found., type: str, sample: "0-7"}
-    after: {description: Value that was refused., type: str, sample: "4"}
-    why: {description: The named reason., type: str, sample: "EINVAL: the interrupt controller cannot steer this interrupt"}
+    path:
+      description: File or command.
+      type: str
+      sample: /proc/irq/38/smp_affinity_list
+    before:
+      description: Value found.
+      type: str
+      sample: "0-7"
+    after:
+      description: Value that was refused.
+      type: str
+      sample: "4"
+    why:
+      description: The named reason.
+      type: str
+      sample: 'EINVAL: the interrupt controller cannot steer this interrupt'
 unknown:
   description: What cannot be known yet, and until when.
   returned: always
   type: list
   elements: str
-  sample: ["interrupt of 0003:31:00.0: unknown until a driver binds to it"]
+  sample:
+    - 'interrupt of 0003:31:00.0: unknown until a driver binds to it'
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
     INTERRUPTS,

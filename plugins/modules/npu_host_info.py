@@ -12,8 +12,8 @@ module: npu_host_info
 short_description: Diagnose a host with NPU cards
 version_added: 0.1.0
 description:
-  - Reads PCIe links, interrupts, CPUs, clocks and irqbalance in one pass and returns findings, each with its evidence and
-    its remedy. Changes nothing, runs no command, wakes no card.
+  - Reads PCIe links, interrupts, CPUs, clocks and irqbalance in one pass and returns findings, each with its evidence
+    and its remedy. Changes nothing, runs no command, wakes no card.
 extends_documentation_fragment:
   - edgenpu.tuning.reader
   - edgenpu.tuning.devices
@@ -35,31 +35,92 @@ report:
   returned: always
   type: dict
   contains:
-    schema: {description: Version of this shape., type: int, sample: 1}
-    verdict: {description: The host in one line., type: str, sample: As fast as it can be}
-    host: {description: "Model, kernel, virtualisation.", type: dict, sample: {"model": "FriendlyElec CM3588 NAS"}}
-    tiers: {description: "CPU tiers, slowest first.", type: list, elements: dict,
-            sample: [{"cpus": "0-3", "basis": "capacity", "value": 414}, {"cpus": "4-7", "basis": "capacity", "value": 1024}]}
-    cards: {description: "NPU cards, as M(edgenpu.tuning.pcie_info) returns them, each with its interrupts.", type: list,
-            elements: dict, sample: [{"bdf": "0003:31:00.0", "interrupts": [{"irq": 38, "effective": "4"}]}]}
-    policies: {description: cpufreq policies., type: list, elements: dict,
-               sample: [{"name": "policy4", "governor": "performance"}]}
-    irqbalance: {description: "What irqbalance does here.", type: dict, sample: {"running": true, "own_drop_in": true}}
-    kept: {description: Roles whose wishes are kept in force., type: list, elements: str, sample: [irq_affinity]}
+    schema:
+      description: Version of this shape.
+      type: int
+      sample: 1
+    verdict:
+      description: The host in one line.
+      type: str
+      sample: As fast as it can be
+    host:
+      description: Model, kernel, virtualisation.
+      type: dict
+      sample:
+        model: FriendlyElec CM3588 NAS
+    tiers:
+      description: CPU tiers, slowest first.
+      type: list
+      elements: dict
+      sample:
+        - cpus: "0-3"
+          basis: capacity
+          value: 414
+        - cpus: "4-7"
+          basis: capacity
+          value: 1024
+    cards:
+      description: NPU cards, as M(edgenpu.tuning.pcie_info) returns them, each with its interrupts.
+      type: list
+      elements: dict
+      sample:
+        - bdf: "0003:31:00.0"
+          interrupts:
+            - irq: 38
+              effective: "4"
+    policies:
+      description: cpufreq policies.
+      type: list
+      elements: dict
+      sample:
+        - name: policy4
+          governor: performance
+    irqbalance:
+      description: What irqbalance does here.
+      type: dict
+      sample:
+        running: true
+        own_drop_in: true
+    kept:
+      description: Roles whose wishes are kept in force.
+      type: list
+      elements: str
+      sample:
+        - irq_affinity
     findings:
       description: Findings, gravest first.
       type: list
       elements: dict
       contains:
-        id: {description: Stable name., type: str, sample: interrupt_on_slow_core}
-        severity: {description: "V(ok), V(info), V(warning) or V(critical).", type: str, sample: warning}
-        summary: {description: What was found., type: str, sample: "interrupt 38 of 0003:31:00.0 is served by CPU 0"}
-        evidence: {description: What was read and where., type: dict, sample: {"/proc/irq/38/effective_affinity_list": "0"}}
-        remedy: {description: What to do., type: str, sample: Run the role irq_affinity.}
-        role: {description: Role that applies the remedy; null if no software can., type: str, sample: irq_affinity}
+        id:
+          description: Stable name.
+          type: str
+          sample: interrupt_on_slow_core
+        severity:
+          description: V(ok), V(info), V(warning) or V(critical).
+          type: str
+          sample: warning
+        summary:
+          description: What was found.
+          type: str
+          sample: interrupt 38 of 0003:31:00.0 is served by CPU 0
+        evidence:
+          description: What was read and where.
+          type: dict
+          sample:
+            /proc/irq/38/effective_affinity_list: "0"
+        remedy:
+          description: What to do.
+          type: str
+          sample: Run the role irq_affinity.
+        role:
+          description: Role that applies the remedy; null if no software can.
+          type: str
+          sample: irq_affinity
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve

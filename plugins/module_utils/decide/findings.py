@@ -67,7 +67,7 @@ def _presence(snapshot: Snapshot, card: PciDevice, kind: CardKind) -> Optional[F
             CRITICAL,
             "%s at %s is dead: its configuration space reads all ones" % (kind.name, card.bdf),
             {sysfs + "/config": "ff ff ff ff"},
-            "Power the host off and on again (a reboot leaves the card powered); check cooling; keep the host from sleeping.",
+            "Power the host off and on again (a reboot leaves the card powered); check cooling; disable sleep.",
             None,
         )
     if card.driver is None:
