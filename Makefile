@@ -18,10 +18,10 @@ site: twin-up ## boot the twin, then playbooks/site.yml on it
 	$(RUN)/ansible-playbook playbooks/site.yml
 
 test: machine ## what every change must pass: lint, sanity, unit, molecule (scenario default)
-	@$(TOOLS) gate lint sanity unit molecule
+	@$(TOOLS) gate sanity lint unit molecule
 
 test-all: machine ## the above with every scenario, every Python and every ansible-core at hand (long)
-	@$(TOOLS) gate lint sanity unit matrix scenarios
+	@$(TOOLS) gate sanity lint unit matrix scenarios
 
 lint: ## reads the code: ansible-lint, Galaxy's importer, mypy, ruff, documentation, changelog
 	@$(TOOLS) gate lint

@@ -191,7 +191,7 @@ def unit_gates() -> list[Gate]:
     """Return the gate of the unit tests, run where the files lie."""
     venv = venvs.ensure("run")
     make_link()
-    step = Step([venv / "python", "-m", "pytest", "--quiet"], ROOT, _environment(venv, LINK_ROOT))
+    step = Step([venv / "python", "-m", "pytest"], ROOT, _environment(venv, LINK_ROOT))
     return [Gate("unit", "parsers, decisions, writers, architecture", lambda: [step], live=True)]
 
 
