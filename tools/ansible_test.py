@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import io
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 from .places import user_cache
@@ -33,11 +36,10 @@ def environment(venv_bin: Path) -> dict[str, str]:
     The user's home keeps what another collection's tests may need there.
     """
     home = user_cache() / "ansible-test"
-    scripts = home / ".ansible" / "test" / "cache"
-    scripts.mkdir(parents=True, exist_ok=True)
     for version in _pip_versions(venv_bin):
-        (scripts / f"get_pip_{version.replace('.', '_')}.py").write_text(BOOTSTRAP, encoding="utf-8")
-    _keep_pip_settings(home, venv_bin)
+        _write(home / ".ansible" / "test" / "cache" / f"get_pip_{version.replace('.', '_')}.py", BOOTSTRAP)
+    _write(home / ".config" / "pip" / "pip.conf", _pip_settings())
+    _share_pip_cache(home, venv_bin)
     # Other tools of the same environment (shellcheck, say) are found by PATH.
     return {**os.environ, "HOME": str(home), "PATH": f"{venv_bin}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
@@ -48,24 +50,40 @@ def _pip_versions(venv_bin: Path) -> set[str]:
     return set(re.findall(r"pip='([0-9.]+)'", source.read_text(encoding="utf-8")))
 
 
-def _keep_pip_settings(home: Path, venv_bin: Path) -> None:
-    """Give pip below HOME the settings it has outside: ansible-test takes PIP_* and proxies out of the environment."""
+def _write(path: Path, text: str) -> None:
+    """Make PATH hold TEXT, for the user's eyes only. Where it does already, it is left alone: others may be reading."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, new = tempfile.mkstemp(dir=path.parent)
+    with open(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.replace(new, path)
+
+
+def _pip_settings() -> str:
+    """Return a pip.conf of the settings that pip has here: ansible-test takes PIP_* out of the environment."""
     settings = configparser.RawConfigParser()
-    real = Path.home()
-    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or real / ".config")
-    settings.read([real / ".pip" / "pip.conf", config_home / "pip" / "pip.conf"], encoding="utf-8")
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    settings.read([Path.home() / ".pip" / "pip.conf", config_home / "pip" / "pip.conf"], encoding="utf-8")
     if not settings.has_section("global"):
         settings.add_section("global")
     for name, value in os.environ.items():
         if name.startswith("PIP_") and name != "PIP_CONFIG_FILE":
             settings.set("global", name[len("PIP_") :].lower().replace("_", "-"), value)
-    target = home / ".config" / "pip" / "pip.conf"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # An index's address may hold a password.
-    with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        settings.write(stream)
+    text = io.StringIO()
+    settings.write(text)
+    return text.getvalue()
+
+
+def _share_pip_cache(home: Path, venv_bin: Path) -> None:
+    """Let pip below HOME use the cache of downloads that it has outside."""
     cache = home / ".cache" / "pip"
-    if not cache.exists():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        found = subprocess.run([venv_bin / "python", "-m", "pip", "cache", "dir"], stdout=subprocess.PIPE, check=False)
-        cache.symlink_to(found.stdout.decode().strip() or real / ".cache" / "pip")
+    if cache.exists():
+        return
+    found = subprocess.run([venv_bin / "python", "-m", "pip", "cache", "dir"], stdout=subprocess.PIPE, check=False)
+    directory = Path(found.stdout.decode().strip() or Path.home() / ".cache" / "pip")
+    directory.mkdir(parents=True, exist_ok=True)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        cache.symlink_to(directory)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from . import ansible_test, copies, venvs
 from .gates import Gate, Step
-from .places import COPY, WORK
+from .places import NAME, NAMESPACE, WORK
 
 # Pythons that code on a board may meet.
 TARGETS = [f"3.{minor}" for minor in range(8, 15)]
@@ -63,34 +64,41 @@ def _executable(python: str) -> str | None:
 def gates() -> list[Gate]:
     """Return the gates of the long run: ansible-test's checks and the unit tests, for each core at hand."""
     at_hand = pythons()
-    copies.refresh()
     return [gate for core in CORES for gate in _gates(core, at_hand)]
 
 
 def _gates(core: Core, at_hand: dict[str, str]) -> Iterable[Gate]:
-    controller = next((version for version in core.controllers if version in at_hand), None)
     series = core.version.rpartition(".")[0]
+    controller = next((version for version in core.controllers if version in at_hand), None)
     if controller is None:
         needs = " or ".join(reversed(core.controllers))
         print(f"--- ansible-core {series}: left out, since there is no Python {needs} here", flush=True)
         return
     targets = [version for version in core.targets if version in at_hand]
-    label = f"{series} on Python {controller} for {targets[0]} to {targets[-1]}"
 
-    def steps(*commands: list[str]) -> Iterable[Step]:
+    def steps() -> Iterable[Step]:
         venv = venvs.ensure(f"core-{series}", at_hand[controller], (f"ansible-core=={core.version}",))
         env = ansible_test.environment(venv)
-        # ansible-test takes every Python that it finds by name on PATH, pyenv's entries too.
-        names = WORK / "pythons"
-        names.mkdir(parents=True, exist_ok=True)
-        for version, path in at_hand.items():
-            link = names / f"python{version}"
-            link.unlink(missing_ok=True)
-            link.symlink_to(path)
-        env["PATH"] = f"{names}{os.pathsep}{env['PATH']}"
-        for command in commands:
-            yield Step([venv / "ansible-test", *command, "--color", "no"], COPY, env, clean=r"^WARNING: Skipping")
+        env["PATH"] = f"{_named_pythons(at_hand)}{os.pathsep}{env['PATH']}"
+        # Two cores must not meet in one copy: ansible-test keeps its state there.
+        copy = WORK / f"core-{series}" / "ansible_collections" / NAMESPACE / NAME
+        for command in (["sanity", "--local"], *(["units", "--venv", "--python", version] for version in targets)):
+            # What ansible-test leaves in tests/output would be taken for the next command's; refreshing removes it.
+            copies.refresh(target=copy)
+            yield Step([venv / "ansible-test", *command, "--color", "no"], copy, env, clean=r"^WARNING: Skipping (?!.* on Python )")
 
-    yield Gate(f"sanity {series}", f"ansible-test's checks, {label}", lambda: steps(["sanity", "--local"]))
-    units = [["units", "--venv", "--python", version] for version in targets]
-    yield Gate(f"units {series}", f"the unit tests, {label}", lambda: steps(*units))
+    on = f"on Python {controller} for {targets[0]} to {targets[-1]}"
+    yield Gate(f"core {series}", f"ansible-test's checks and the unit tests with ansible-core {series} {on}", steps)
+
+
+def _named_pythons(at_hand: dict[str, str]) -> Path:
+    """Return a directory for PATH in which ansible-test finds each Python by its name (pyenv's entries may refuse)."""
+    names = WORK / "pythons"
+    names.mkdir(parents=True, exist_ok=True)
+    for version, path in at_hand.items():
+        link = names / f"python{version}"
+        if not (link.is_symlink() and os.readlink(link) == path):
+            link.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(path)
+    return names
