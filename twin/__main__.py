@@ -52,7 +52,7 @@ def _ssh(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    victims = twins.running() if arguments.all else [twin for twin in twins.running() if twin.name == arguments.name]
+    victims = [twin for twin in twins.known() if arguments.all or twin.name == arguments.name]
     for twin in victims:
         twin.stop()
         print(f"twin: {twin.name} stopped")
@@ -82,7 +82,9 @@ def _msi(arguments: argparse.Namespace) -> int:
     name, count = arguments.name, arguments.count
     if count is None and name.isdigit():
         name, count = DEFAULT_NAME, int(name)
-    _running(name).raise_msi(1 if count is None else count, arguments.event)
+    wanted = 1 if count is None else count
+    taken = _running(name).raise_msi(wanted, arguments.event)
+    print(f"twin: {wanted} MSI(s) raised, {taken} taken by the card's driver")
     return 0
 
 

@@ -55,6 +55,7 @@ class Device:
     max_payload: int
     msi_vectors: int
     bars: tuple[Bar, ...]
+    event_counter: bool
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,7 @@ def _device(entry: Mapping[str, Any]) -> Device:
         max_payload=entry["max_payload"],
         msi_vectors=entry["msi_vectors"],
         bars=tuple(Bar(index, kind, size) for index, (kind, size) in entry["bars"].items()),
+        event_counter=entry.get("event_counter", False),
     )
 
 

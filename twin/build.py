@@ -20,21 +20,15 @@ from typing import Iterator
 
 from . import apt, devicetree, modules, pciconfig, qemu, rootfs
 from .board import BOARDS, Board, load_named
-from .host import CHECKOUT, Log, TwinError, cache_root, is_foreign, locked, missing_packages, user_namespace
-from .instance import Instance, ssh_command
+from .host import Log, TwinError, cache_root, checkout_state, is_foreign, locked, missing_packages, user_namespace
+from .instance import KEY_FILE, Instance
 
 PACKAGE = Path(__file__).parent
 #: What a built twin is made from, besides the board's own file.
 _BUILD_SOURCES = ("apt.py", "board.py", "build.py", "devicetree.py", "modules.py", "pciconfig.py", "qemu.py",
                   "rootfs.py", "guest/*.c", "kernel/*.c", "kernel/Makefile")
-KEY_FILE = "id_ed25519"
-
-#: Shell tests that a twin passes before it is frozen: what each one means if it fails.
-_SELF_CHECKS = (
-    ("systemctl is-system-running --wait | grep -q running", "a unit failed at boot: systemctl --failed"),
-    ("systemctl is-active -q irqbalance", "irqbalance does not run"),
-    ("test -d /sys/devices/system/cpu/cpufreq/policy0", "cpufreq has no policy"),
-)
+#: Temporary names of folders that are not complete yet.
+_UNFINISHED = ".building-"
 
 
 def twin_key(board_name: str) -> str:
@@ -72,7 +66,9 @@ def ensure_built(board_name: str) -> Path:
         raise TwinError(f"This host lacks {' '.join(missing)}; install them with: python -m twin install-requirements")
     with locked(cache_root() / "build.lock"):
         if not folder.exists():
-            log = Log(CHECKOUT / ".cache" / "twin" / "build.log")
+            log = Log(checkout_state() / "build.log")
+            for leftover in cache_root().glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover)
             root_folder = _ensure_rootfs(log)
             with _completed(folder) as work:
                 _build(log, board, root_folder, work)
@@ -83,7 +79,7 @@ def ensure_built(board_name: str) -> Path:
 def _completed(folder: Path) -> Iterator[Path]:
     """A temporary folder that gets its name when everything in it is done, and vanishes if not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
     try:
         yield work
         work.rename(folder)
@@ -164,18 +160,40 @@ def _freeze(log: Log, board: Board, work: Path) -> None:
             failure="qemu-img made no disk")
     instance = Instance.boot_for_snapshot(board, work, disk, ram)
     try:
-        instance.wait_for_ssh(180)
-        for command, meaning in _SELF_CHECKS:
-            if instance.ssh(command).returncode:
-                console = log.path.with_name("build-console.log")
-                shutil.copy(instance.run / "console.log", console)
-                raise TwinError(f"The twin boots but is not sound: {meaning}. Its console: {console}.")
+        instance.wait_for_ssh(300)
+        # In one go, for every login takes seconds where other jobs run.
+        script = "".join(f"{command} || echo '{meaning}'\n" for command, meaning in self_checks(board))
+        result = instance.ssh(script)
+        if result.returncode or result.stdout:
+            console = log.path.with_name("build-console.log")
+            shutil.copy(instance.run / "console.log", console)
+            problems = ", ".join((result.stdout + result.stderr).splitlines())
+            raise TwinError(f"The twin boots but is not sound: {problems}. Its console: {console}.")
         # What every user runs first is then in the clones' page cache.
-        instance.ssh("python3 -c 'import json, subprocess, tempfile, zipfile, platform'; lspci > /dev/null; sudo -V; sync")
+        instance.ssh("python3 -c 'import json, subprocess, tempfile, zipfile, platform'; lspci; sudo -V; sync")
         with qemu.connected(qemu.Qmp, instance.run / "qmp.sock") as monitor:
             monitor.save(work / qemu.SNAPSHOT_STATE)
     finally:
         instance.stop()
+
+
+def self_checks(board: Board) -> list[tuple[str, str]]:
+    """Shell tests that a twin passes before it is frozen, each with what it means if it fails."""
+    checks = [
+        ("systemctl is-system-running --wait > /dev/null", "a unit failed at boot"),
+        ("systemctl is-active -q irqbalance", "irqbalance does not run"),
+    ]
+    for cluster in board.clusters:
+        policy = f"/sys/devices/system/cpu/cpufreq/policy{cluster.cpus[0]}"
+        checks.append((f"test -d {policy}", f"there is no {policy}"))
+    for controller in board.controllers:
+        checks.append((f"test -d /sys/bus/pci/devices/{controller.port_bdf}", f"no root port {controller.port_bdf}"))
+        if controller.slot:
+            bdf = controller.endpoint_bdf
+            checks.append((f"test -d /sys/bus/pci/devices/{bdf}", f"no device at {bdf}"))
+            if controller.slot.device.event_counter:
+                checks.append((f"test -d /sys/bus/pci/devices/{bdf}/msi_irqs", f"the driver of {bdf} took no MSI"))
+    return checks
 
 
 def prune(keep_boards: list[str]) -> list[Path]:
@@ -192,5 +210,3 @@ def prune(keep_boards: list[str]) -> list[Path]:
                 removed.append(folder)
     return removed
 
-
-__all__ = ["built_folder", "ensure_built", "prune", "ssh_command", "twin_key"]

@@ -45,8 +45,9 @@ def _root(board: Board) -> list[str]:
         f'\tmodel = "{board.model}";',
         f"\tcompatible = {compatible};",
         f"\tchosen {{ linux,usable-memory-range = <0 {RAM_BASE:#x} 0 {board.memory_mb << 20:#x}>; }};",
-        f'\tcpu_clocks: cpu-clocks {{ compatible = "edgenpu,twin-cpu-clock"; #clock-cells = <1>; '
-        f"clock-output-names = {clocks}; }};",
+        '\tcpu_clocks: cpu-clocks { compatible = "edgenpu,twin-cpu-clock"; #clock-cells = <1>;',
+        f"\t\tclock-output-names = {clocks};",
+        "\t};",
     ]
     for number, cluster in enumerate(board.clusters):
         lines += _opp_table(number, cluster)
@@ -67,17 +68,18 @@ def _opp_table(number: int, cluster: Cluster) -> list[str]:
 def _controller(number: int, controller: Controller) -> list[str]:
     io_start, io_bytes = controller.io_window
     mem_start, mem_bytes = controller.memory_window
+    config = f"<0 {controller.config_base:#x} 0 {controller.config_bytes:#x}>"
+    io_range = f"<0x01000000 0 {io_start:#x} 0 {io_start:#x} 0 {io_bytes:#x}>"
+    memory_range = f"<0x02000000 0 {mem_start:#x} 0 {mem_start:#x} 0 {mem_bytes:#x}>"
     # The controller's own registers come first: the kernel names the platform device after them, as on the board.
     lines = [
         f'\tpcie@{controller.address:x} {{ compatible = "edgenpu,twin-pcie"; device_type = "pci"; dma-coherent;',
         "\t\t#address-cells = <3>; #size-cells = <2>;",
-        f"\t\treg = <0 {controller.address:#x} 0 0x10000>, <0 {controller.config_base:#x} 0 "
-        f"{controller.config_bytes:#x}>;",
+        f"\t\treg = <0 {controller.address:#x} 0 0x10000>, {config};",
         '\t\treg-names = "apb", "config";',
         f"\t\tlinux,pci-domain = <{controller.domain}>;",
         f"\t\tbus-range = <{controller.first_bus:#x} {controller.first_bus + 15:#x}>;",
-        f"\t\tranges = <0x01000000 0 {io_start:#x} 0 {io_start:#x} 0 {io_bytes:#x}>, "
-        f"<0x02000000 0 {mem_start:#x} 0 {mem_start:#x} 0 {mem_bytes:#x}>;",
+        f"\t\tranges = {io_range}, {memory_range};",
         f"\t\tmsi-map = {_msi_map(controller)};",
         "\t\t#interrupt-cells = <1>; interrupt-map-mask = <0 0 0 7>;",
         f"\t\tinterrupt-map = {_interrupt_map(number)};",

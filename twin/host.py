@@ -20,6 +20,10 @@ from typing import Iterator, Mapping, Sequence
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
+#: Leaves room for a twin's name and a socket's in the 107 bytes that a socket's path may have.
+_RUNTIME_PATH_MAX = 70
+
+
 class TwinError(Exception):
     """What went wrong and what to do about it, in a sentence for the user."""
 
@@ -101,10 +105,12 @@ def cache_root() -> Path:
 
 
 def runtime_root() -> Path:
-    """Sockets and state of this checkout's running twins. Short, for a socket's path may have 107 bytes only."""
+    """Sockets and state of this checkout's running twins."""
     digest = hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]
-    base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    root = Path(base) / f"edgenpu-twin-{os.getuid()}-{digest}"
+    name = f"edgenpu-twin-{os.getuid()}-{digest}"
+    root = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / name
+    if len(str(root)) > _RUNTIME_PATH_MAX:
+        root = Path("/tmp") / name
     root.mkdir(mode=0o700, exist_ok=True)
     status = root.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:

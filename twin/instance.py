@@ -9,10 +9,11 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 from . import pciconfig, qemu
 from .board import FUNCTION_BYTES, Board, Link
@@ -20,6 +21,8 @@ from .host import TwinError, checkout_state, locked, runtime_root
 
 KEY_FILE = "id_ed25519"
 STATE_FILE = "state.json"
+#: Name of the twin that a build boots. There is one at a time; a killed build may leave it running.
+BUILD_NAME = ".build"
 _PORT_TRIES = 20
 
 
@@ -51,8 +54,8 @@ class Instance:
     @classmethod
     def boot_for_snapshot(cls, board: Board, work: Path, disk: Path, ram: Path) -> Instance:
         """Boot the twin that a build freezes: its RAM is a file that stays."""
-        run = runtime_root() / f".build-{os.getpid()}"
-        instance = cls(run.name, board, work, run, 0)
+        instance = cls(BUILD_NAME, board, work, runtime_root() / BUILD_NAME, 0)
+        instance.stop()
         instance._start(disk, qemu.ram_arguments(board, ram, shared=True), [])
         return instance
 
@@ -113,13 +116,18 @@ class Instance:
         """Set the clock of a resumed clone, and give it random numbers of its own."""
         deadline = time.monotonic() + 60
         while True:
-            result = subprocess.run([*self._ssh(), f"/usr/libexec/twin-wake {time.time() + 0.3:.3f}"],
-                                    input=os.urandom(64), capture_output=True, check=False)
-            if result.returncode == 0:
+            with subprocess.Popen([*self._ssh(), "/usr/libexec/twin-wake"], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+                if process.stdout is not None:
+                    process.stdout.readline()
+                # Logging in took its time; only now the time of day can be told.
+                message = struct.pack("<Q", int(time.time() * 1e6)) + os.urandom(64)
+                _, errors = process.communicate(message)
+            if process.returncode == 0:
                 return
-            if result.returncode != 255 or time.monotonic() > deadline:
+            if process.returncode != 255 or time.monotonic() > deadline:
                 raise TwinError(f"{self.name} was resumed but does not answer: "
-                                f"{result.stderr.decode(errors='replace').strip()}")
+                                f"{errors.decode(errors='replace').strip()}")
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
@@ -152,22 +160,34 @@ class Instance:
         raise TwinError(f"{self.name} does not answer within {timeout_s:.0f} s; its console: "
                         f"{self.run / 'console.log'}")
 
-    def reboot_and_wait(self, timeout_s: float = 180) -> None:
+    def reboot_and_wait(self, timeout_s: float = 300) -> None:
         """Reboot from inside and wait for the next boot's ssh."""
         before = self.ssh("cat /proc/sys/kernel/random/boot_id; systemctl reboot")
         self.wait_for_ssh(timeout_s, boot_id_not=before.stdout.split("\n")[0].strip())
 
-    def raise_msi(self, count: int = 1, event: int = 0, interval_s: float = 0.001) -> None:
-        """Raise MSIs of the board's outside endpoint, as its hardware would. TwinError: the board has none.
+    def raise_msi(self, count: int = 1, event: int = 0, patience_s: float = 2.0) -> int:
+        """Raise MSIs of the board's outside endpoint, as its hardware would; how many its driver took.
 
-        An interrupt that is still pending when the next one comes is counted once; ``interval_s`` keeps them apart.
+        An interrupt that comes while the one before is still pending is lost in it, so each waits until the driver
+        has counted the one before in the card's event counter. Once the driver has not answered for ``patience_s``
+        (it is not loaded, the vector is masked or not allocated) the rest is sent without waiting.
+        TwinError: the board has no such endpoint.
         """
-        if self.board.outside_endpoint is None:
-            raise TwinError(f"no endpoint of {self.board.name} takes interrupts from outside (its_device_id: 0)")
+        controller = self.board.outside_endpoint
+        if controller is None or controller.slot is None or not controller.slot.device.event_counter:
+            raise TwinError(f"no endpoint of {self.board.name} takes interrupts from outside "
+                            "(its_device_id: 0 and event_counter: true)")
+        counter = controller.config_base + FUNCTION_BYTES + pciconfig.EVENT_CAP + pciconfig.EVENT_DATA
+        taken, waiting = 0, True
         with self._memory() as memory:
             for _ in range(count):
+                before = memory.read32(counter)
                 memory.write32(qemu.GITS_TRANSLATER, event)
-                time.sleep(interval_s)
+                deadline = time.monotonic() + patience_s
+                while waiting and memory.read32(counter) == before:
+                    waiting = time.monotonic() < deadline
+                taken += waiting
+        return taken
 
     def set_link(self, bdf: str, gt_s: float, width: int) -> None:
         """Change the negotiated link of a root port or endpoint, and of the other end; width 0 is a link that is down.
@@ -232,20 +252,14 @@ class _LockedQtest(qemu.Qtest):
             self._lock.__exit__(None, None, None)
 
 
-def running(load_board: Any) -> list[Instance]:
-    """The checkout's twins that run, by name; what dead ones left is removed."""
+def known(load_board: Callable[[str], Board]) -> list[Instance]:
+    """The checkout's twins, by name: the running ones and those that ended without being stopped."""
     found = []
     for run in sorted(runtime_root().iterdir()):
-        if not run.is_dir() or run.name.startswith("."):
-            continue
         state = _read_state(run)
-        if state is None:
-            continue
-        instance = Instance(state["name"], load_board(state["board"]), Path(state["built"]), run, state["port"])
-        if instance.is_alive():
-            found.append(instance)
-        else:
-            instance.stop()
+        if state is not None:
+            found.append(Instance(state["name"], load_board(state["board"]), Path(state["built"]), run,
+                                  state["port"]))
     return found
 
 

@@ -63,8 +63,12 @@ def build(log: Log, headers: Path, kernel: str, work: Path) -> list[Path]:
     """Compile the modules for a kernel; the .ko files."""
     shutil.copytree(SOURCES, work)
     command = ["make", "-C", str(headers / "usr/src" / f"linux-headers-{kernel}"), f"M={work}", "ARCH=arm64", "modules"]
+    # Named here, for the headers ask for the very compiler version that built the kernel.
+    compiler = "gcc"
     if is_foreign():
         command.append("CROSS_COMPILE=aarch64-linux-gnu-")
+        compiler = "aarch64-linux-gnu-gcc"
+    command.append(f"CC={compiler}")
     log.run(command, failure="the twin's kernel modules did not compile")
     modules = sorted(work.glob("*.ko"))
     if not modules:

@@ -20,8 +20,11 @@ PM_CAP = 0x40
 MSI_CAP = 0x50
 PCIE_CAP = 0x70
 AER_CAP = 0x100
+EVENT_CAP = 0x160
 #: Link Status, relative to the PCI Express capability.
 LNKSTA = 0x12
+#: Event counter data, relative to its capability (Designware's "RAS DES": vendor specific, id 2, revision 4).
+EVENT_DATA = 0x0C
 
 ROOT_PORT_ID = (0x1D87, 0x3588)
 ROOT_PORT_TYPE = 4
@@ -126,6 +129,10 @@ def endpoint(bus: int, device: Device, link: Link) -> bytes:
     _msi(function, device.msi_vectors, maskable=True)
     _pci_express(function, ENDPOINT_TYPE, capability=device.link, negotiated=link, max_payload=device.max_payload)
     _advanced_error_reporting(function, root=False)
+    if device.event_counter:
+        function.begin_extended(EVENT_CAP, 0x000B, version=1)
+        function.put(EVENT_CAP + 0x04, 32, 0x0002 | 4 << 16 | 0x100 << 20)
+        function.put(EVENT_CAP + EVENT_DATA, 32, 0, writable=0xFFFFFFFF)
     return function.image()
 
 

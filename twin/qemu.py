@@ -166,8 +166,8 @@ class Qtest:
     def write16(self, address: int, value: int) -> None:
         self._command(f"writew {address:#x} {value:#x}")
 
-    def read16(self, address: int) -> int:
-        return int(self._command(f"readw {address:#x}"), 0)
+    def read32(self, address: int) -> int:
+        return int(self._command(f"readl {address:#x}"), 0)
 
 
 @contextmanager

@@ -49,7 +49,8 @@ MASKED_UNITS = (
     "systemd-hwdb-update.service", "ldconfig.service", "systemd-journal-catalog-update.service",
     "systemd-update-done.service", "systemd-update-utmp.service", "systemd-firstboot.service",
     "systemd-sysusers.service", "systemd-binfmt.service", "systemd-random-seed.service",
-    "systemd-boot-system-token.service", "systemd-ask-password-wall.path", "systemd-ask-password-console.path",
+    "systemd-boot-system-token.service", "systemd-logind.service", "systemd-update-utmp-runlevel.service",
+    "sys-kernel-tracing.mount", "systemd-ask-password-wall.path", "systemd-ask-password-console.path",
     "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service", "modprobe@efi_pstore.service",
     "modprobe@fuse.service", "modprobe@loop.service", "sys-fs-fuse-connections.mount", "dev-hugepages.mount",
     "dev-mqueue.mount", "proc-sys-fs-binfmt_misc.automount",
@@ -190,7 +191,7 @@ def _authorise(home: Path, public_key: str, user: int, group: int) -> None:
 
 
 def _install_modules(root: Path, kernel: str, modules: Iterable[Path]) -> None:
-    """The card's driver goes where the vendor's package puts it; the others are the board's and stay in the initramfs."""
+    """The card's driver goes where the vendor's package puts it; the board's own stay in the initramfs."""
     folder = root / "usr/lib/modules" / kernel / "extra"
     folder.mkdir(exist_ok=True)
     for module in modules:

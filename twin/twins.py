@@ -13,7 +13,7 @@ from . import instance as instances
 from .board import load_named
 from .build import ensure_built
 from .host import TwinError, locked, runtime_root
-from .instance import Instance
+from .instance import BUILD_NAME, Instance
 
 DEFAULT_NAME = "cm3588"
 DEFAULT_BOARD = "cm3588"
@@ -44,7 +44,7 @@ class Twin:
             instance = Instance.start(name, load_named(board), built, cold=cold)
             if cold:
                 try:
-                    instance.wait_for_ssh(180)
+                    instance.wait_for_ssh(300)
                 except BaseException:
                     instance.stop()
                     raise
@@ -85,13 +85,13 @@ class Twin:
         """Run a shell command on the twin, as root or as the unprivileged ``owner``."""
         return self._instance.ssh(command, user=user, timeout_s=timeout_s, stdin=stdin)
 
-    def reboot_and_wait(self, timeout_s: float = 180) -> None:
+    def reboot_and_wait(self, timeout_s: float = 300) -> None:
         """Reboot from inside and wait for the next boot's ssh."""
         self._instance.reboot_and_wait(timeout_s)
 
-    def raise_msi(self, count: int = 1, event: int = 0, interval_s: float = 0.001) -> None:
-        """Raise MSIs of the card from outside; see Instance.raise_msi."""
-        self._instance.raise_msi(count, event, interval_s)
+    def raise_msi(self, count: int = 1, event: int = 0) -> int:
+        """Raise MSIs of the card from outside; how many its driver took. See Instance.raise_msi."""
+        return self._instance.raise_msi(count, event)
 
     def set_link(self, bdf: str, gt_s: float, width: int) -> None:
         """Change a negotiated link; see Instance.set_link."""
@@ -114,7 +114,13 @@ class Twin:
 
 def running() -> list[Twin]:
     """The twins of this checkout that run now."""
-    return [Twin(instance, started_here=False) for instance in instances.running(load_named)]
+    return [twin for twin in known() if twin._instance.is_alive()]
+
+
+def known() -> list[Twin]:
+    """The twins of this checkout, with those that ended by themselves and left files, but without a build's."""
+    return [Twin(instance, started_here=False) for instance in instances.known(load_named)
+            if instance.name != BUILD_NAME]
 
 
 def find(name: str) -> Twin | None:
@@ -128,7 +134,7 @@ def find(name: str) -> Twin | None:
 def refresh_ssh_config() -> Path:
     """Write the checkout's ssh_config anew; its path."""
     with locked(runtime_root() / ".ssh_config.lock"):
-        return instances.write_ssh_config(instances.running(load_named))
+        return instances.write_ssh_config([twin._instance for twin in running()])
 
 
 @contextmanager

@@ -17,6 +17,10 @@
 #define AX_DEVICE	0x0650
 #define AX_MAX_VECTORS	32
 
+/* The card's event counter capability: whoever raises interrupts from outside reads there how many arrived. */
+#define AX_EVENT_CAP	0x0002
+#define AX_EVENT_DATA	0x0c
+
 static unsigned int vectors = 1;
 module_param(vectors, uint, 0444);
 MODULE_PARM_DESC(vectors, "MSI vectors to ask for; fewer are taken if the card offers fewer (default 1)");
@@ -39,11 +43,17 @@ struct ax_vector {
 struct ax_card {
 	struct pci_dev *pdev;
 	unsigned int vectors;
+	u16 event_cap;
+	atomic_t events;
 	struct ax_vector vector[AX_MAX_VECTORS];
 };
 
 static irqreturn_t ax_irq(int irq, void *data)
 {
+	struct ax_card *card = ((struct ax_vector *)data)->card;
+
+	if (card->event_cap)
+		pci_write_config_dword(card->pdev, card->event_cap + AX_EVENT_DATA, atomic_inc_return(&card->events));
 	return IRQ_WAKE_THREAD;
 }
 
@@ -121,6 +131,9 @@ static int ax_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		return dev_err_probe(&pdev->dev, ret, "cannot enable the card\n");
 	pci_set_master(pdev);
+	card->event_cap = pci_find_vsec_capability(pdev, AX_VENDOR, AX_EVENT_CAP);
+	if (card->event_cap)
+		pci_write_config_dword(pdev, card->event_cap + AX_EVENT_DATA, 0);
 	ret = pci_alloc_irq_vectors(pdev, 1, clamp(vectors, 1u, (unsigned int)AX_MAX_VECTORS), PCI_IRQ_MSI);
 	if (ret < 0)
 		return dev_err_probe(&pdev->dev, ret, "no MSI vector\n");
