@@ -37,11 +37,13 @@ class AffinityWishes(NamedTuple):
         cpus, spread, keep_free = data.get("cpus"), data.get("spread", "single"), data.get("keep_free", 1)
         if spread not in SPREADS:
             raise WishError("spread: %r is neither of %s" % (spread, " and ".join(SPREADS)))
-        if not isinstance(keep_free, int) or keep_free < 0:
+        if not isinstance(keep_free, int) or isinstance(keep_free, bool) or keep_free < 0:
             raise WishError("keep_free: %r is no count of CPUs; write 0 or more" % (keep_free,))
         if cpus is not None and not parse_list(str(cpus)):
-            raise WishError('cpus: %r is no list of CPUs; write one as the kernel does, such as "4-7" or "4,6"' % cpus)
-        return cls(resolve(data.get("catalogue")), cpus and str(cpus), str(spread), keep_free)
+            raise WishError(
+                'cpus: %r is no list of CPUs; write one as the kernel does, such as "4-7" or "4,6"' % (cpus,)
+            )
+        return cls(resolve(data.get("catalogue")), None if cpus is None else str(cpus), str(spread), keep_free)
 
 
 class Placement(NamedTuple):
@@ -124,7 +126,7 @@ def _choose(cpus: Sequence[Cpu], card: PciDevice, wishes: AffinityWishes) -> _Ch
     if asked:
         return _Choice(asked, fast, "asked for by name (cpus: %s)" % wishes.cpus)
     spare = min(wishes.keep_free, len(fast) - 1)
-    if spare and wishes.spread == "single":
+    if spare > 0 and wishes.spread == "single":
         why += "; CPU %s left to the application" % format_list(fast[-spare:])
         return _Choice(fast[:-spare], fast[-spare:], why)
     return _Choice(fast, [], why)
@@ -138,7 +140,7 @@ def _target(choice: _Choice, turn: int, online: Set[int], spread: str) -> Tuple[
     """
     if spread == "tier" and online.intersection(choice.candidates):
         return choice.candidates, choice.why + "; all of them, the interrupt controller picks one"
-    turn %= len(choice.candidates)
+    turn %= len(choice.candidates) or 1
     order = choice.candidates[turn:] + choice.candidates[:turn] + choice.last_resort
     chosen = next((number for number in order if number in online), None)
     if chosen is None:

@@ -9,6 +9,7 @@ Sources of the identities: the drivers' own PCI id tables (ax_pcie_host_dev, hai
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
@@ -36,39 +37,46 @@ BUILT_IN: Tuple[CardKind, ...] = (
 )
 
 _NUMBERS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
+# Four digits, no fewer: YAML reads an unquoted 0650 as an octal number and hands over 424.
+_IDENTITY = re.compile(r"(?:0x)?([0-9a-fA-F]{4})")
 
 
 def _identity(entry: Dict[str, Any], field: str, where: str) -> Optional[int]:
     text = entry.get(field)
     if text is None:
         return None
-    try:
-        number = int(str(text), 16)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 0xFFFF:
+    match = _IDENTITY.fullmatch(str(text))
+    if match is None:
         raise WishError(
             '%s: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as "1f4b"'
             % (where, field, text)
         )
-    return number
+    return int(match.group(1), 16)
 
 
-def resolve(extra: Optional[Sequence[Dict[str, Any]]]) -> Tuple[CardKind, ...]:
+def resolve(extra: Any) -> Tuple[CardKind, ...]:
     """Return the built-in catalogue with the user's entries in front (they win over ours of the same identity).
 
-    Raises WishError for an entry without a vendor and device of four hexadecimal digits.
+    EXTRA is a list of dicts, or None, and may come out of a file that a person has edited. Raises WishError for
+    anything else, and for an entry without a vendor and device of four hexadecimal digits.
     """
     kinds: List[CardKind] = []
+    if extra is not None and not isinstance(extra, (list, tuple)):
+        raise WishError("devices: %r is no list of devices" % (extra,))
     for position, entry in enumerate(extra or (), 1):
         where = "devices, entry %d" % position
+        if not isinstance(entry, dict):
+            raise WishError("%s: %r is no device; write vendor and device" % (where, entry))
         numbers = [_identity(entry, field, where) for field in _NUMBERS]
         vendor, device = numbers[0], numbers[1]
         if vendor is None or device is None:
             raise WishError("%s: vendor and device are needed, each four hexadecimal digits in quotes" % where)
         name = str(entry.get("name") or "%04x:%04x" % (vendor, device))
-        drivers = tuple(str(driver) for driver in entry.get("drivers") or ())
-        kinds.append(CardKind(name, vendor, device, numbers[2], numbers[3], drivers))
+        drivers = entry.get("drivers") or ()
+        if not isinstance(drivers, (list, tuple)):
+            raise WishError("%s: drivers %r is no list of names" % (where, drivers))
+        names = tuple(str(driver) for driver in drivers)
+        kinds.append(CardKind(name, vendor, device, numbers[2], numbers[3], names))
     mine = {kind[1:5] for kind in kinds}
     return tuple(kinds) + tuple(kind for kind in BUILT_IN if kind[1:5] not in mine)
 
