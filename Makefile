@@ -35,8 +35,8 @@ unit: ## unit tests, in seconds
 molecule: machine ## molecule/default on the twin
 	@$(TOOLS) gate molecule
 
-bench: twin-up ## playbooks/benchmark.yml on the twin: before, after, statistics
-	$(RUN)/ansible-playbook playbooks/benchmark.yml
+bench: venv ## what the tuning costs: ratios and times on a twin of its own
+	@$(RUN)/python -m bench
 
 format: ## put layout and order of imports right in all Python
 	@$(TOOLS) venv check

@@ -1,0 +1,226 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""`python -m bench`: boots a twin, measures, prints a table, exits with 1 if a limit is missed.
+
+Times depend on the machine and on what else runs on it, so a limit is a ratio to something measured in the same run
+wherever that makes sense. The two limits in seconds are promises to users, kept by the guest's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from twin import Twin
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
+NAME = "bench"
+ROUNDS = 5
+FIRMWARE_MS = 12000  # how long the stand-in driver's module load blocks in the boot measurement
+
+INVENTORY = """\
+all:
+  hosts:
+    bench:
+  vars:
+    ansible_ssh_common_args: -F {ssh_config}
+    ansible_python_interpreter: /usr/bin/python3
+"""
+# As many remote tasks as site.yml has, each doing nothing: what Ansible itself costs.
+NO_OP = """\
+- name: Do nothing as often as site.yml does something
+  hosts: bench
+  gather_facts: false
+  tasks:
+    - name: Do nothing, first
+      ansible.builtin.ping:
+    - name: Do nothing, second
+      ansible.builtin.ping:
+    - name: Do nothing, third
+      ansible.builtin.ping:
+"""
+
+
+class Row(NamedTuple):
+    """One line of the table. LIMIT and VALUE are in the same unit; None: no limit, told for information."""
+
+    what: str
+    value: float
+    unit: str
+    limit: float | None
+    detail: str
+
+
+def play(inventory: Path, playbook: Path, *extra: str) -> float:
+    """Run a playbook and return its wall time in seconds; anything but success ends the benchmark."""
+    begin = time.monotonic()
+    argv = [str(PLAYBOOK), "-i", str(inventory), str(playbook), *extra]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{playbook.name} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return time.monotonic() - begin
+
+
+def guest(twin: Twin, command: str) -> str:
+    """Run a command on the twin and return what it prints; anything but success ends the benchmark."""
+    done = twin.ssh(command)
+    if done.returncode != 0:
+        sys.exit(f"on the twin, {command!r} ended with {done.returncode}: {done.stderr.strip()}")
+    return str(done.stdout)
+
+
+def middle(values: list[float]) -> str:
+    """Return the median and the range of some figures, for a person."""
+    return f"median {statistics.median(values):.2f} of {min(values):.2f} .. {max(values):.2f}"
+
+
+def warm_site(inventory: Path, scratch: Path) -> Row:
+    """Compare a site.yml that has nothing to change with as many tasks that do nothing, in turns."""
+    no_op = scratch / "no-op.yml"
+    no_op.write_text(NO_OP, encoding="utf-8")
+    reports = f"-ediagnostics_report_dir={scratch / 'reports'}"
+    play(inventory, CHECKOUT / "playbooks" / "site.yml", reports)
+    play(inventory, no_op)
+    ours, theirs = [], []
+    for _round in range(ROUNDS):
+        ours.append(play(inventory, CHECKOUT / "playbooks" / "site.yml", reports))
+        theirs.append(play(inventory, no_op))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    return Row("warm site.yml / no-op play of 3 tasks", ratio, "x", 1.5, f"s: {middle(ours)} / {middle(theirs)}")
+
+
+def reload_times(twin: Twin) -> list[float]:
+    """Return the seconds from the driver's bind (kernel log) to the pinned interrupt (journal), for some reloads.
+
+    Both clocks are the guest's monotonic one.
+    """
+    script = f"""
+    set -e
+    for round in $(seq {ROUNDS}); do
+        dmesg --clear
+        modprobe -r ax_pcie_host_dev
+        modprobe ax_pcie_host_dev
+        udevadm settle
+        irq=$(ls /sys/bus/pci/devices/0003:31:00.0/msi_irqs)
+        for try in $(seq 100); do
+            [ "$(cat /proc/irq/$irq/smp_affinity_list)" = 4 ] && break
+            sleep 0.1
+        done
+        dmesg | sed -n 's/^\\[ *\\([0-9.]*\\)\\].*ax_pcie_dev_host 0003:31:00.0: .*MSI.*/bind \\1/p' | tail -n 1
+        journalctl -u edgenpu-tuning -o short-monotonic --no-pager |
+            sed -n 's/^\\[ *\\([0-9.]*\\)\\].*smp_affinity_list.*/pin \\1/p' | tail -n 1
+        sleep 1
+    done
+    """
+    words = re.findall(r"^(bind|pin) ([0-9.]+)$", guest(twin, script), re.M)
+    binds = [float(value) for word, value in words if word == "bind"]
+    pins = [float(value) for word, value in words if word == "pin"]
+    if len(binds) != ROUNDS or len(pins) != ROUNDS or any(pin < bind for bind, pin in zip(binds, pins, strict=True)):
+        sys.exit(f"the reloads were not all followed by a pinned interrupt: {words}")
+    return [pin - bind for bind, pin in zip(binds, pins, strict=True)]
+
+
+def cpu_seconds(twin: Twin, command: str) -> float:
+    """Return the CPU seconds (user and system, all children) of a command on the twin, the median of some runs."""
+    program = (
+        "import resource, subprocess, sys\n"
+        "for _ in range(%d):\n"
+        "    before = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "    subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n"
+        "    after = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "    print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)\n"
+    ) % ROUNDS
+    output = guest(twin, f"python3 -c '{program}' {command}")
+    return statistics.median(float(line) for line in output.split())
+
+
+def boot(twin: Twin) -> Row:
+    """Return how long before the end of sysinit.target the interrupt is pinned, while the module load blocks it."""
+    conf = "/etc/modprobe.d/bench.conf"
+    guest(twin, f"echo options ax_pcie_host_dev load_delay_ms={FIRMWARE_MS} > {conf}; sync")
+    twin.reboot_and_wait()
+    pinned = re.findall(
+        r"^\[ *([0-9.]+)\].*smp_affinity_list",
+        guest(twin, "journalctl -b -u edgenpu-tuning -o short-monotonic --no-pager"),
+        re.M,
+    )
+    shown = guest(twin, "systemctl show sysinit.target -p ActiveEnterTimestampMonotonic --value")
+    sysinit = int(shown) / 1e6
+    guest(twin, f"rm {conf}")
+    if not pinned:
+        sys.exit("after the boot the interrupt was not pinned")
+    first = float(pinned[0])
+    detail = f"{first:.1f} / {sysinit:.1f} s after the kernel's start; module load blocked {FIRMWARE_MS / 1000:g} s"
+    return Row("boot: pinned / end of sysinit.target", first / sysinit, "x", 1.0, detail)
+
+
+def measure(twin: Twin, scratch: Path) -> list[Row]:
+    """Measure everything on TWIN and return the table."""
+    inventory = scratch / "inventory.yml"
+    inventory.write_text(INVENTORY.format(ssh_config=CHECKOUT / ".cache" / "twin" / "ssh_config"), encoding="utf-8")
+    rows: list[Row] = []
+    steps: list[Callable[[], Row]] = [
+        lambda: warm_site(inventory, scratch),
+        lambda: reload_row(twin),
+        lambda: agent_row(twin),
+        lambda: diagnose_row(twin),
+        lambda: boot(twin),
+    ]
+    for step in steps:
+        rows.append(step())
+        print(render(rows[-1]), flush=True)
+    return rows
+
+
+def reload_row(twin: Twin) -> Row:
+    """Return the row for a driver reload."""
+    times = reload_times(twin)
+    return Row("reload: driver's bind to pinned interrupt", statistics.median(times), "s", 1.0, middle(times))
+
+
+def agent_row(twin: Twin) -> Row:
+    """Return the row for one run of the agent that has nothing to change."""
+    nothing = cpu_seconds(twin, "python3 -c pass")
+    agent = cpu_seconds(twin, "edgenpu-tuning agent")
+    return Row(
+        "agent, nothing to change / python3 -c pass", agent / nothing, "x", None, f"{agent:.2f} / {nothing:.2f} CPU s"
+    )
+
+
+def diagnose_row(twin: Twin) -> Row:
+    """Return the row for a whole diagnosis on the box."""
+    nothing = cpu_seconds(twin, "python3 -c pass")
+    diagnosis = cpu_seconds(twin, "edgenpu-tuning diagnose")
+    detail = f"{diagnosis:.2f} / {nothing:.2f} CPU s"
+    return Row("diagnose on the box / python3 -c pass", diagnosis / nothing, "x", None, detail)
+
+
+def render(row: Row) -> str:
+    """Return a row for a person."""
+    limit = "" if row.limit is None else f"(limit {row.limit:g}) "
+    mark = "MISSED " if row.limit is not None and row.value >= row.limit else ""
+    return f"{row.what:45} {row.value:6.2f} {row.unit} {limit}{mark}{row.detail}"
+
+
+def main() -> int:
+    """Boot, measure, tell."""
+    with tempfile.TemporaryDirectory(prefix="edgenpu-bench-") as directory, Twin.start(NAME) as twin:
+        rows = measure(twin, Path(directory))
+    result = CHECKOUT / ".cache" / "bench.json"
+    result.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 1 if any(row.limit is not None and row.value >= row.limit for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
