@@ -34,15 +34,32 @@ class TestHost:
         tree.file("/etc/os-release", 'NAME=x\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
         tree.file("/run/systemd/system/x", "")
         assert read_host(tree.root) == host.Host(
-            "FriendlyElec CM3588 NAS", ("friendlyarm,cm3588-nas", "friendlyarm,cm3588", "rockchip,rk3588"), "6.1.118",
-            "aarch64", 16384, "11-22", None, True, True, True, "Debian GNU/Linux 12 (bookworm)")
+            "FriendlyElec CM3588 NAS",
+            ("friendlyarm,cm3588-nas", "friendlyarm,cm3588", "rockchip,rk3588"),
+            "6.1.118",
+            "aarch64",
+            16384,
+            "11-22",
+            None,
+            True,
+            True,
+            True,
+            "Debian GNU/Linux 12 (bookworm)",
+        )
 
     def test_empty_tree(self, tree: Tree) -> None:
         assert read_host(tree.root) == host.Host(None, (), None, None, None, None, None, False, None, None, None)
 
     def test_pc(self, tree: Tree) -> None:
-        tree.files("/sys/class/dmi/id", {"sys_vendor": "To Be Filled By O.E.M.", "product_name": "System Product Name",
-                                         "board_vendor": "ASRock", "board_name": "X670E Pro"})
+        tree.files(
+            "/sys/class/dmi/id",
+            {
+                "sys_vendor": "To Be Filled By O.E.M.",
+                "product_name": "System Product Name",
+                "board_vendor": "ASRock",
+                "board_name": "X670E Pro",
+            },
+        )
         found = read_host(tree.root)
         assert (found.model, found.compatible, found.virtualisation) == ("ASRock X670E Pro", (), None)
 
@@ -66,24 +83,27 @@ class TestHost:
 
 
 class TestVirtualisation:
-    @pytest.mark.parametrize(("path", "content", "expected"), [
-        ("/run/systemd/container", "systemd-nspawn\n", "container: systemd-nspawn"),
-        ("/proc/1/environ", "HOME=/\0container=lxc\0", "container: lxc"),
-        ("/run/.containerenv", "", "container: podman"),
-        ("/.dockerenv", "", "container: docker"),
-        ("/sys/hypervisor/type", "xen\n", "xen"),
-        ("/sys/class/dmi/id/sys_vendor", "QEMU\n", "qemu"),
-        ("/sys/class/dmi/id/product_name", "KVM Virtual Machine\n", "kvm"),
-        ("/sys/class/dmi/id/product_name", "VMware7,1\n", "vmware"),
-        ("/sys/class/dmi/id/sys_vendor", "Lenovo\n", None),
-        ("/proc/device-tree/hypervisor/compatible", "linux,kvm\0", "kvm"),
-        ("/proc/device-tree/hypervisor/compatible", "xen,xen-4.17\0xen,xen\0", "xen"),
-        ("/proc/device-tree/fw-cfg@9020000/compatible", "qemu,fw-cfg-mmio\0", "qemu"),
-        ("/sys/firmware/devicetree/base/compatible", "linux,dummy-virt\0", "qemu"),
-        ("/proc/device-tree/compatible", "rockchip,rk3588\0", None),
-        ("/proc/cpuinfo", "processor : 0\nflags\t\t: fpu hypervisor sse\n", "unknown hypervisor"),
-        ("/proc/cpuinfo", "processor : 0\nflags\t\t: fpu sse\n", None),
-    ])
+    @pytest.mark.parametrize(
+        ("path", "content", "expected"),
+        [
+            ("/run/systemd/container", "systemd-nspawn\n", "container: systemd-nspawn"),
+            ("/proc/1/environ", "HOME=/\0container=lxc\0", "container: lxc"),
+            ("/run/.containerenv", "", "container: podman"),
+            ("/.dockerenv", "", "container: docker"),
+            ("/sys/hypervisor/type", "xen\n", "xen"),
+            ("/sys/class/dmi/id/sys_vendor", "QEMU\n", "qemu"),
+            ("/sys/class/dmi/id/product_name", "KVM Virtual Machine\n", "kvm"),
+            ("/sys/class/dmi/id/product_name", "VMware7,1\n", "vmware"),
+            ("/sys/class/dmi/id/sys_vendor", "Lenovo\n", None),
+            ("/proc/device-tree/hypervisor/compatible", "linux,kvm\0", "kvm"),
+            ("/proc/device-tree/hypervisor/compatible", "xen,xen-4.17\0xen,xen\0", "xen"),
+            ("/proc/device-tree/fw-cfg@9020000/compatible", "qemu,fw-cfg-mmio\0", "qemu"),
+            ("/sys/firmware/devicetree/base/compatible", "linux,dummy-virt\0", "qemu"),
+            ("/proc/device-tree/compatible", "rockchip,rk3588\0", None),
+            ("/proc/cpuinfo", "processor : 0\nflags\t\t: fpu hypervisor sse\n", "unknown hypervisor"),
+            ("/proc/cpuinfo", "processor : 0\nflags\t\t: fpu sse\n", None),
+        ],
+    )
     def test_signs(self, tree: Tree, path: str, content: str, expected: str | None) -> None:
         tree.file(path, content)
         assert read_host(tree.root).virtualisation == expected
@@ -95,16 +115,19 @@ class TestVirtualisation:
 
 
 class TestMounts:
-    @pytest.mark.parametrize(("mounts", "sysfs", "proc_irq"), [
-        (MOUNTS, True, True),
-        (MOUNTS + "proc /proc/irq proc ro,nosuid 0 0\n", True, False),  # as docker does
-        (MOUNTS + "sysfs /sys sysfs ro,nosuid 0 0\n", False, True),  # the last one on a place counts
-        (MOUNTS + "proc /proc/irq/x proc ro 0 0\n", True, True),
-        (MOUNTS + "proc /proc/irqx proc ro 0 0\n", True, True),
-        ("/dev/vda / ext4 rw 0 0\n", None, None),
-        ("sysfs /sys sysfs nosuid 0 0\nrubbish\n", None, None),
-        ("", None, None),
-    ])
+    @pytest.mark.parametrize(
+        ("mounts", "sysfs", "proc_irq"),
+        [
+            (MOUNTS, True, True),
+            (MOUNTS + "proc /proc/irq proc ro,nosuid 0 0\n", True, False),  # as docker does
+            (MOUNTS + "sysfs /sys sysfs ro,nosuid 0 0\n", False, True),  # the last one on a place counts
+            (MOUNTS + "proc /proc/irq/x proc ro 0 0\n", True, True),
+            (MOUNTS + "proc /proc/irqx proc ro 0 0\nproc /proc/ir proc ro 0 0\n", True, True),
+            ("/dev/vda / ext4 rw 0 0\n", None, None),
+            ("sysfs /sys sysfs nosuid 0 0\nrubbish\n", None, None),
+            ("", None, None),
+        ],
+    )
     def test_writable(self, tree: Tree, mounts: str, sysfs: bool | None, proc_irq: bool | None) -> None:
         tree.file("/proc/mounts", mounts)
         found = read_host(tree.root)
@@ -127,9 +150,15 @@ class TestSmallParsers:
     def test_auxv_with_an_impossible_size(self, value: int) -> None:
         assert host.parse_auxv_page_size(struct.pack("<QQ", 6, value)) is None
 
-    @pytest.mark.parametrize(("text", "name"), [
-        ("PRETTY_NAME='A B'", "A B"), ('PRETTY_NAME="A', "A"), ("PRETTY_NAME=", None), ("NAME=x", None),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("PRETTY_NAME='A B'", "A B"),
+            ('PRETTY_NAME="A', "A"),
+            ("PRETTY_NAME=", None),
+            ("NAME=x", None),
+        ],
+    )
     def test_os_release(self, text: str, name: str | None) -> None:
         assert host.parse_os_release(text) == name
 

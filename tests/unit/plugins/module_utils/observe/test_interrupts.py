@@ -33,11 +33,22 @@ def home(table: ProcInterrupts, irq: int) -> int:
 
 
 class TestCaptures:
-    @pytest.mark.parametrize(("name", "lines", "named", "columns"), [
-        ("x86-eight-ax650n-no-header", 8, 0, None), ("rock5itx-before", 3, 0, 8), ("graviton", 51, 8, 8),
-        ("nanopi-r4s", 38, 8, 6), ("rpi4", 15, 8, 4), ("rpi4-eth0-before", 3, 0, 4), ("rpi4-eth0-after", 2, 0, None),
-        ("x86-laptop", 19, 19, 8), ("x86-cpu6-offline", 21, 22, 7), ("coreos", 2, 22, 2), ("opi5plus-head", 8, 0, 8),
-    ])
+    @pytest.mark.parametrize(
+        ("name", "lines", "named", "columns"),
+        [
+            ("x86-eight-ax650n-no-header", 8, 0, None),
+            ("rock5itx-before", 3, 0, 8),
+            ("graviton", 51, 8, 8),
+            ("nanopi-r4s", 38, 8, 6),
+            ("rpi4", 15, 8, 4),
+            ("rpi4-eth0-before", 3, 0, 4),
+            ("rpi4-eth0-after", 2, 0, None),
+            ("x86-laptop", 19, 19, 8),
+            ("x86-cpu6-offline", 21, 22, 7),
+            ("coreos", 2, 22, 2),
+            ("opi5plus-head", 8, 0, 8),
+        ],
+    )
     def test_every_line_is_understood(self, name: str, lines: int, named: int, columns: int | None) -> None:
         table = parsed(name)
         assert table.unparsed == ()
@@ -54,18 +65,27 @@ class TestCaptures:
         table = parsed("x86-eight-ax650n-no-header")
         homes = {bdf_of_line(line): home(table, irq) for irq, line in table.lines.items()}
         assert homes == {
-            "0000:03:00.0": 1, "0000:04:00.0": 2, "0000:05:00.0": 5, "0000:09:00.0": 0, "0000:0a:00.0": 1,
-            "0000:0b:00.0": 2, "0000:0d:00.0": 3, "0000:0e:00.0": 4,
+            "0000:03:00.0": 1,
+            "0000:04:00.0": 2,
+            "0000:05:00.0": 5,
+            "0000:09:00.0": 0,
+            "0000:0a:00.0": 1,
+            "0000:0b:00.0": 2,
+            "0000:0d:00.0": 3,
+            "0000:0e:00.0": 4,
         }
         assert sorted(table.lines) == [143, 147, 151, 155, 159, 163, 167, 171]
         assert table.lines[147] == InterruptLine(
-            147, (0, 0, 70, 0, 0, 0), "IR-PCI-MSI-0000:04:00.0", 0, "edge", ("0000:04:00.0",))
+            147, (0, 0, 70, 0, 0, 0), "IR-PCI-MSI-0000:04:00.0", 0, "edge", ("0000:04:00.0",)
+        )
 
     def test_rock5itx_network_test(self) -> None:
         before, after = parsed("rock5itx-before"), parsed("rock5itx-after")
         moved = delta(before, after)
         assert {irq: {cpu: count for cpu, count in counts.items() if count} for irq, counts in moved.items()} == {
-            224: {6: 85308}, 240: {6: 51807}, 242: {0: 112225},
+            224: {6: 85308},
+            240: {6: 51807},
+            242: {0: 112225},
         }
         sources = [interrupts.msi_source(line.chip, line.hwirq) for line in after.lines.values()]
         assert sources == [MsiSource("0004:41:00.0", entry) for entry in (0, 16, 18)]
@@ -73,7 +93,16 @@ class TestCaptures:
     def test_graviton(self) -> None:
         table = parsed("graviton")
         assert {irq: home(table, irq) for irq in (53, 57, 58, 59, 60, 61, 62, 63, 64, 65)} == {
-            53: 0, 57: 5, 58: 2, 59: 3, 60: 1, 61: 0, 62: 6, 63: 7, 64: 4, 65: 7,
+            53: 0,
+            57: 5,
+            58: 2,
+            59: 3,
+            60: 1,
+            61: 0,
+            62: 6,
+            63: 7,
+            64: 4,
+            65: 7,
         }
         assert table.per_cpu["IPI0"][:2] == (2768808080, 2844211768)  # no blank after the colon
         assert table.per_cpu["Err"] == (0,)
@@ -130,20 +159,24 @@ HEADER = "           CPU0       CPU1       \n"
 
 
 class TestLayouts:
-    @pytest.mark.parametrize(("text", "expected"), [
-        ("ITS-PCI-MSI-0000:01:00.0   0 Edge      nvme0q0", ("ITS-PCI-MSI-0000:01:00.0", 0, "edge", ("nvme0q0",))),
-        ("GICv3  30 Level     -name     arch_timer", ("GICv3", 30, "level", ("arch_timer",))),
-        ("IO-APIC-edge      timer", ("IO-APIC", None, "edge", ("timer",))),
-        ("IO-APIC   2-edge    ", ("IO-APIC", 2, "edge", ())),
-        ("xen-dyn    -event     xenbus", ("xen-dyn", None, "event", ("xenbus",))),
-        ("XEN-PIRQ   4-ioapic-edge  eth 0, b", ("XEN-PIRQ", 4, "ioapic-edge", ("eth 0", "b"))),
-        ("None       Level     nobody", ("None", None, "level", ("nobody",))),
-        ("MIPS   7  timer", ("MIPS", 7, None, ("timer",))),
-        ("- something", ("-", None, None, ("something",))),
-        ("GICv3 426 Level     3 Edge", ("GICv3", 426, "level", ("3 Edge",))),
-        ("PCI-MSI 524288-edge      0000:01:00.0, 5-edge", ("PCI-MSI", 524288, "edge", ("0000:01:00.0", "5-edge"))),
-        ("", (None, None, None, ())),
-    ])
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("ITS-PCI-MSI-0000:01:00.0   0 Edge      nvme0q0", ("ITS-PCI-MSI-0000:01:00.0", 0, "edge", ("nvme0q0",))),
+            ("GICv3  30 Level     -name     arch_timer", ("GICv3", 30, "level", ("arch_timer",))),
+            ("IO-APIC-edge      timer", ("IO-APIC", None, "edge", ("timer",))),
+            ("IO-APIC   2-edge    ", ("IO-APIC", 2, "edge", ())),
+            ("xen-dyn    -event     xenbus", ("xen-dyn", None, "event", ("xenbus",))),
+            ("XEN-PIRQ   4-ioapic-edge  eth 0, b", ("XEN-PIRQ", 4, "ioapic-edge", ("eth 0", "b"))),
+            ("None       Level     nobody", ("None", None, "level", ("nobody",))),
+            ("MIPS   7  timer", ("MIPS", 7, None, ("timer",))),
+            ("- something", ("-", None, None, ("something",))),
+            ("GICv3 426 Level     3 Edge", ("GICv3", 426, "level", ("3 Edge",))),
+            ("PCI-MSI 524288-edge      0000:01:00.0, 5-edge", ("PCI-MSI", 524288, "edge", ("0000:01:00.0", "5-edge"))),
+            ("GICv3 9 Edge      a,b, c", ("GICv3", 9, "edge", ("a,b", "c"))),
+            ("", (None, None, None, ())),
+        ],
+    )
     def test_descriptions(
         self, text: str, expected: tuple[str | None, int | None, str | None, tuple[str, ...]]
     ) -> None:
@@ -244,14 +277,21 @@ class TestMsi:
         assert interrupts.decode_hwirq(-1) is None
         assert interrupts.decode_hwirq(1 << 60) is None
 
-    @pytest.mark.parametrize(("chip", "hwirq", "expected"), [
-        ("ITS-MSI", 0, MsiSource("0000:00:00.0", 0)),
-        ("ITS-PCI-MSI-0003:31:00.0", 2, MsiSource("0003:31:00.0", 2)),
-        ("PCI-MSIX-0000:00:04.0", 1, MsiSource("0000:00:04.0", 1)),
-        ("PCI-MSI", 524289, MsiSource("0000:01:00.0", 1)),
-        ("ITS-pMSI", 524288, None), ("DMAR-MSI", 0, None), ("HPET-MSI", 2, None), ("GICv3", 524288, None),
-        ("ITS-MSI", None, None), (None, 5, None),
-    ])
+    @pytest.mark.parametrize(
+        ("chip", "hwirq", "expected"),
+        [
+            ("ITS-MSI", 0, MsiSource("0000:00:00.0", 0)),
+            ("ITS-PCI-MSI-0003:31:00.0", 2, MsiSource("0003:31:00.0", 2)),
+            ("PCI-MSIX-0000:00:04.0", 1, MsiSource("0000:00:04.0", 1)),
+            ("PCI-MSI", 524289, MsiSource("0000:01:00.0", 1)),
+            ("ITS-pMSI", 524288, None),
+            ("DMAR-MSI", 0, None),
+            ("HPET-MSI", 2, None),
+            ("GICv3", 524288, None),
+            ("ITS-MSI", None, None),
+            (None, 5, None),
+        ],
+    )
     def test_source(self, chip: str | None, hwirq: int | None, expected: MsiSource | None) -> None:
         assert interrupts.msi_source(chip, hwirq) == expected
 
@@ -260,30 +300,57 @@ def small_box(tree: Tree) -> None:
     """Make a machine of 8 CPUs with three interrupts: 29 in use, 30 never requested, 5 old."""
     tree.cpus(8, "0-7")
     tree.files("/sys/devices/system/cpu", {"possible": "0-7"})
-    tree.files("/sys/kernel/irq/29", {
-        "actions": "0003:31:00.0,second", "chip_name": "ITS-MSI", "hwirq": "428343296", "type": "edge",
-        "per_cpu_count": "1,0,0,0,70,0,0,0", "name": "",
-    })
-    tree.files("/sys/kernel/irq/30", {
-        "actions": "", "chip_name": "ITS-MSI", "hwirq": "428343297", "type": "edge", "per_cpu_count": "0,0,0,0,0,0,0,0",
-    })
+    tree.files(
+        "/sys/kernel/irq/29",
+        {
+            "actions": "0003:31:00.0,second",
+            "chip_name": "ITS-MSI",
+            "hwirq": "428343296",
+            "type": "edge",
+            "per_cpu_count": "1,0,0,0,70,0,0,0",
+            "name": "",
+        },
+    )
+    tree.files(
+        "/sys/kernel/irq/30",
+        {
+            "actions": "",
+            "chip_name": "ITS-MSI",
+            "hwirq": "428343297",
+            "type": "edge",
+            "per_cpu_count": "0,0,0,0,0,0,0,0",
+        },
+    )
     tree.files("/proc/irq/29", {"smp_affinity_list": "4-7", "effective_affinity_list": "4", "smp_affinity": "f0"})
     tree.files("/proc/irq/5", {"smp_affinity": "03"})
     tree.files("/proc/irq", {"default_smp_affinity": "ff"})
     for irq in (29, 30):
         tree.file("/sys/bus/pci/devices/0003:31:00.0/msi_irqs/%d" % irq, "msi\n")
-    tree.file("/proc/interrupts", "           " + "".join("CPU%-8d" % cpu for cpu in range(8)) + "\n"
-              " 29: 1 0 0 0 80 0 0 0   ITS-MSI 428343296 Edge      0003:31:00.0, second\n"
-              "  5: 3 0 0 0 0 0 0 0   GICv3 11 Level     timer\n")
+    tree.file(
+        "/proc/interrupts",
+        "           " + "".join("CPU%-8d" % cpu for cpu in range(8)) + "\n"
+        " 29: 1 0 0 0 80 0 0 0   ITS-MSI 428343296 Edge      0003:31:00.0, second\n"
+        "  5: 3 0 0 0 0 0 0 0   GICv3 11 Level     timer\n",
+    )
 
 
 class TestRead:
     def test_few_come_from_single_files(self, tree: Tree) -> None:
         small_box(tree)
         found = interrupts.read_interrupts(tree.root, [29])
-        assert found == {29: interrupts.Interrupt(
-            29, "ITS-MSI", "428343296", "edge", ("0003:31:00.0", "second"), (4, 5, 6, 7), (4,),
-            {0: 1, 1: 0, 2: 0, 3: 0, 4: 70, 5: 0, 6: 0, 7: 0}, True)}
+        assert found == {
+            29: interrupts.Interrupt(
+                29,
+                "ITS-MSI",
+                "428343296",
+                "edge",
+                ("0003:31:00.0", "second"),
+                (4, 5, 6, 7),
+                (4,),
+                {0: 1, 1: 0, 2: 0, 3: 0, 4: 70, 5: 0, 6: 0, 7: 0},
+                True,
+            )
+        }
 
     def test_many_come_from_the_table(self, tree: Tree) -> None:
         small_box(tree)
@@ -360,10 +427,14 @@ class TestRead:
 def process(tree: Tree, pid: int, comm: str, flags: int = 0x208040, policy: int = 1) -> None:
     fields = ["0"] * 50
     fields[0], fields[6], fields[37], fields[38] = "S", str(flags), "50", str(policy)
-    tree.files("/proc/%d" % pid, {
-        "comm": comm, "stat": "%d (%s) %s" % (pid, comm, " ".join(fields)),
-        "status": "Name:\t%s\nCpus_allowed:\tf0\nCpus_allowed_list:\t4-7\nMems_allowed:\t1" % comm,
-    })
+    tree.files(
+        "/proc/%d" % pid,
+        {
+            "comm": comm,
+            "stat": "%d (%s) %s" % (pid, comm, " ".join(fields)),
+            "status": "Name:\t%s\nCpus_allowed:\tf0\nCpus_allowed_list:\t4-7\nMems_allowed:\t1" % comm,
+        },
+    )
 
 
 class TestThread:

@@ -80,7 +80,8 @@ class TestUnit:
 
     def test_lib_without_usr(self, tree: Tree) -> None:
         tree.file("/lib/systemd/system/irqbalance.service", DEBIAN)
-        assert read_irqbalance(tree.root).unit == "/lib/systemd/system/irqbalance.service"
+        found = read_irqbalance(tree.root)
+        assert (found.unit, found.installed) == ("/lib/systemd/system/irqbalance.service", True)
 
     def test_masked(self, tree: Tree) -> None:
         debian(tree)
@@ -123,8 +124,8 @@ class TestDropIns:
 
     def test_order_is_that_of_names_over_all_directories(self, tree: Tree) -> None:
         debian(tree)
-        drop_in(tree, "50-b.conf", "[Service]\nExecStart=\nExecStart=/b\n", "/usr/lib/systemd/system")
-        drop_in(tree, "10-a.conf", "[Service]\nExecStart=\nExecStart=/a\n")
+        drop_in(tree, "10-a.conf", "[Service]\nExecStart=\nExecStart=/a\n", "/usr/lib/systemd/system")
+        drop_in(tree, "50-b.conf", "[Service]\nExecStart=\nExecStart=/b\n")
         drop_in(tree, "99-all.conf", "[Service]\nExecStart=\nExecStart=/all\n", of="service")
         found = read_irqbalance(tree.root)
         assert [path.rpartition("/")[2] for path in found.drop_ins] == ["10-a.conf", "50-b.conf", "99-all.conf"]
@@ -194,23 +195,42 @@ class TestProcess:
 
 
 class TestPolicyScript:
-    @pytest.mark.parametrize(("arguments", "script"), [
-        (["--policyscript=/a"], "/a"), (["--policyscript", "/a"], "/a"), (["-l", "/a"], "/a"), (["-l/a"], "/a"),
-        (["-fl", "/a"], "/a"), (["-fdl/a"], "/a"), (["--pol=/a"], "/a"), (["-l", "/a", "--policyscript=/b"], "/b"),
-        ([], None), (["--powerthresh=1"], None), (["-p", "-l"], None), (["-i5", "-l", "/a"], "/a"),
-        (["--", "-l", "/a"], None), (["-l"], None), (["--policyscript="], None), (["--foreground"], None),
-        (["-m", "l", "x"], None),
-    ])
+    @pytest.mark.parametrize(
+        ("arguments", "script"),
+        [
+            (["--policyscript=/a"], "/a"),
+            (["--policyscript", "/a"], "/a"),
+            (["-l", "/a"], "/a"),
+            (["-l/a"], "/a"),
+            (["-fl", "/a"], "/a"),
+            (["-fdl/a"], "/a"),
+            (["--pol=/a"], "/a"),
+            (["--po=/a"], None),
+            (["-l", "/a", "--policyscript=/b"], "/b"),
+            ([], None),
+            (["--powerthresh=1"], None),
+            (["-p", "-l"], None),
+            (["-i5", "-l", "/a"], "/a"),
+            (["--", "-l", "/a"], None),
+            (["-l"], None),
+            (["--policyscript="], None),
+            (["--foreground"], None),
+            (["-m", "l", "x"], None),
+        ],
+    )
     def test_options(self, arguments: list[str], script: str | None) -> None:
         assert irqbalance.policy_script(arguments) == script
 
-    @pytest.mark.parametrize(("environment", "script"), [
-        ('IRQBALANCE_ARGS="--interval=5 --policyscript=/etc/mine"\n', "/etc/mine"),
-        ("IRQBALANCE_ARGS=-l/etc/mine\n", "/etc/mine"),
-        ("#IRQBALANCE_ARGS=-l/etc/mine\n", None),
-        ("OTHER=-l/etc/mine\n", None),
-        ("IRQBALANCE_ARGS='unmatched\n", None),
-    ])
+    @pytest.mark.parametrize(
+        ("environment", "script"),
+        [
+            ('IRQBALANCE_ARGS="--interval=5 --policyscript=/etc/mine"\n', "/etc/mine"),
+            ("IRQBALANCE_ARGS=-l/etc/mine\n", "/etc/mine"),
+            ("#IRQBALANCE_ARGS=-l/etc/mine\n", None),
+            ("OTHER=-l/etc/mine\n", None),
+            ("IRQBALANCE_ARGS='unmatched\n", None),
+        ],
+    )
     def test_environment_file(self, tree: Tree, environment: str, script: str | None) -> None:
         debian(tree)
         tree.file("/etc/default/irqbalance", environment)

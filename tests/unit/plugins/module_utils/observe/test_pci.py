@@ -29,7 +29,9 @@ def aer(uncorrectable: int, correctable: int) -> tuple[int, bytes]:
 
 # The RK3588's root port on fe160000 (ROCK 5 ITX) as lspci -vv prints it, register by register.
 RK3588_ROOT_PORT = config_space(
-    (0x1D87, 0x3588), BRIDGE, header_type=1,
+    (0x1D87, 0x3588),
+    BRIDGE,
+    header_type=1,
     capabilities=[
         (0x01, bytes(6)),
         (0x05, struct.pack("<H", 1 | 5 << 1 | 4 << 4 | 0x80) + bytes(12)),
@@ -95,24 +97,36 @@ class TestDecode:
         data = config_space((1, 2), BRIDGE, [pcie(4, (3, 2), (1, 0), speeds=0b111)], header_type=1)
         assert pci.decode_config(data).link == Link(8.0, 2, None, 0)
 
-    @pytest.mark.parametrize(("capable", "speeds", "version", "expected"), [
-        (1, 0b11, 2, 5.0),  # the vector tells of more than the field
-        (3, 0, 2, 8.0),  # no vector: the field
-        (2, 0b1111, 1, 5.0),  # version 1 has other registers there
-        (9, 0, 2, None),
-        (6, 0b111111, 2, 64.0),
-        (1, 0b1000000, 2, None),
-    ])
+    @pytest.mark.parametrize(
+        ("capable", "speeds", "version", "expected"),
+        [
+            (1, 0b11, 2, 5.0),  # the vector tells of more than the field
+            (3, 0, 2, 8.0),  # no vector: the field
+            (2, 0b1111, 1, 5.0),  # version 1 has other registers there
+            (9, 0, 2, None),
+            (6, 0b111111, 2, 64.0),
+            (1, 0b1000000, 2, None),
+        ],
+    )
     def test_speed_capability(self, capable: int, speeds: int, version: int, expected: float | None) -> None:
         data = config_space((1, 2), 0, [pcie(0, (capable, 1), (1, 1), version=version, speeds=speeds)])
         link = pci.decode_config(data).link
         assert link is not None
         assert link.capable_gt_s == expected
 
-    @pytest.mark.parametrize(("code", "name"), [
-        (1, "legacy endpoint"), (5, "upstream port"), (6, "downstream port"), (7, "bridge"), (8, "bridge"),
-        (9, "integrated endpoint"), (10, "event collector"), (3, None),
-    ])
+    @pytest.mark.parametrize(
+        ("code", "name"),
+        [
+            (1, "legacy endpoint"),
+            (5, "upstream port"),
+            (6, "downstream port"),
+            (7, "bridge"),
+            (8, "bridge"),
+            (9, "integrated endpoint"),
+            (10, "event collector"),
+            (3, None),
+        ],
+    )
     def test_port_types(self, code: int, name: str | None) -> None:
         config = pci.decode_config(config_space((1, 2), 0, [pcie(code, (2, 2), (2, 2))]))
         assert config.port_type == name
@@ -123,9 +137,14 @@ class TestDecode:
         assert pci.decode_config(config_space((1, 2), 0)).port_type is None
 
     def test_reserved_codes_are_not_known(self) -> None:
-        data = config_space((1, 2), 0, [
-            pcie(0, (2, 1), (2, 1), payload=(6, 7), read_request=6), (0x05, struct.pack("<H", 1 | 6 << 1)),
-        ])
+        data = config_space(
+            (1, 2),
+            0,
+            [
+                pcie(0, (2, 1), (2, 1), payload=(6, 7), read_request=6),
+                (0x05, struct.pack("<H", 1 | 6 << 1)),
+            ],
+        )
         config = pci.decode_config(data)
         assert (config.mps_capable_bytes, config.mps_bytes, config.mrrs_bytes, config.msi) == (None, None, None, None)
 
@@ -185,7 +204,7 @@ class TestDecode:
         damaged = bytearray(RK3588_ROOT_PORT if data.draw(st.booleans()) else AX650N)
         for _round in range(data.draw(st.integers(1, 6))):
             damaged[data.draw(st.integers(0, min(len(damaged), 0x180) - 1))] = data.draw(st.integers(0, 255))
-        config = pci.decode_config(bytes(damaged[:data.draw(st.integers(0, len(damaged)))]))
+        config = pci.decode_config(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
         for size in (config.mps_bytes, config.mps_capable_bytes, config.mrrs_bytes):
             assert size in (None, 128, 256, 512, 1024, 2048, 4096)
         assert config.msi is None or config.msi.capable_vectors in (1, 2, 4, 8, 16, 32)
@@ -197,10 +216,20 @@ CM3588 = "platform/fe180000.pcie/pci0003:30/0003:30:00.0"
 
 def cm3588(tree: Tree) -> None:
     tree.pci(CM3588, config_space((0x1D87, 0x3588), BRIDGE, [pcie(4, (3, 2), (2, 1))], header_type=1))
-    card = tree.pci(CM3588 + "/0003:31:00.0", AX650N, {
-        "vendor": "0x1f4b", "device": "0x0650", "numa_node": "-1", "local_cpulist": "0-7", "irq": "0",
-        "power_state": "D0", "class": "0x040000", "revision": "0x01",
-    })
+    card = tree.pci(
+        CM3588 + "/0003:31:00.0",
+        AX650N,
+        {
+            "vendor": "0x1f4b",
+            "device": "0x0650",
+            "numa_node": "-1",
+            "local_cpulist": "0-7",
+            "irq": "0",
+            "power_state": "D0",
+            "class": "0x040000",
+            "revision": "0x01",
+        },
+    )
     tree.link("/sys/devices/platform/fe180000.pcie/of_node", "../../../firmware/devicetree/base/pcie@fe180000")
     tree.link(card + "/driver", "../../../../../../bus/pci/drivers/ax_pcie_dev_host")
     tree.link("/sys/bus/pci/drivers/ax_pcie_dev_host/module", "../../../../module/ax_pcie_host_dev")
@@ -234,8 +263,10 @@ class TestRead:
 
     def test_nested_device_tree_node(self, tree: Tree) -> None:
         tree.pci("platform/axi/1000110000.pcie/pci0001:00/0001:00:00.0", ENDPOINT)
-        tree.link("/sys/devices/platform/axi/1000110000.pcie/of_node",
-                  "../../../../firmware/devicetree/base/axi/pcie@1000110000")
+        tree.link(
+            "/sys/devices/platform/axi/1000110000.pcie/of_node",
+            "../../../../firmware/devicetree/base/axi/pcie@1000110000",
+        )
         device = pci.read_devices(tree.root)[0]
         assert (device.controller, device.of_node) == ("1000110000.pcie", "/axi/pcie@1000110000")
 
@@ -251,6 +282,11 @@ class TestRead:
         device = pci.read_devices(tree.root)[1]
         assert (device.bdf, device.parent, device.controller) == ("10000:e0:06.0", None, None)
 
+    def test_controller_is_the_host_bridge_s_own(self, tree: Tree) -> None:
+        tree.pci(CM3588 + "/pci10000:e0/10000:e0:06.0", ENDPOINT)
+        device = pci.read_devices(tree.root)[0]
+        assert (device.bdf, device.controller) == ("10000:e0:06.0", None)
+
     def test_tree_without_real_paths(self, tree: Tree) -> None:
         tree.file("/sys/bus/pci/devices/0000:01:00.0/config", ENDPOINT)
         device = pci.read_devices(tree.root)[0]
@@ -264,10 +300,20 @@ class TestRead:
         assert [device.bdf for device in pci.read_devices(tree.root)] == bdfs
 
     def test_dead_card_keeps_the_kernel_s_names(self, tree: Tree) -> None:
-        tree.pci("pci0000:00/0000:00:1c.0/0000:03:00.0", b"\xff" * 256, {
-            "vendor": "0x1f4b", "device": "0x0650", "subsystem_vendor": "0x1f4b", "class": "0x040000", "irq": "87",
-            "current_link_width": "63", "current_link_speed": "Unknown", "numa_node": "0",
-        })
+        tree.pci(
+            "pci0000:00/0000:00:1c.0/0000:03:00.0",
+            b"\xff" * 256,
+            {
+                "vendor": "0x1f4b",
+                "device": "0x0650",
+                "subsystem_vendor": "0x1f4b",
+                "class": "0x040000",
+                "irq": "87",
+                "current_link_width": "63",
+                "current_link_speed": "Unknown",
+                "numa_node": "0",
+            },
+        )
         device = pci.read_devices(tree.root)[0]
         assert not device.alive
         assert (device.vendor, device.device, device.class_code) == (0x1F4B, 0x0650, 0x040000)
@@ -281,23 +327,39 @@ class TestRead:
         assert (device.vendor, device.device, device.alive) == (0x8086, 0x1515, True)
 
     def test_without_root_sysfs_tells_of_the_link(self, tree: Tree) -> None:
-        path = tree.pci("pci0000:00/0000:00:01.0/0000:01:00.0", AX650N[:64], {
-            "current_link_speed": "2.5 GT/s PCIe", "max_link_speed": "5.0 GT/s PCIe",
-            "current_link_width": "1", "max_link_width": "2",
-        })
+        path = tree.pci(
+            "pci0000:00/0000:00:01.0/0000:01:00.0",
+            AX650N[:64],
+            {
+                "current_link_speed": "2.5 GT/s PCIe",
+                "max_link_speed": "5.0 GT/s PCIe",
+                "current_link_width": "1",
+                "max_link_width": "2",
+            },
+        )
         tree.files(path, {"link/l1_aspm": "1", "link/l0s_aspm": "0"})
         device = pci.read_devices(tree.root)[0]
         assert device.link == Link(5.0, 2, 2.5, 1)
         assert device.aspm == Aspm(("L0s", "L1"), ("L1",))
         assert (device.config_bytes, device.mps_bytes, device.msi) == (64, None, None)
 
-    @pytest.mark.parametrize(("contents", "link"), [
-        ({}, None),
-        ({"current_link_speed": "Unknown speed", "current_link_width": "0", "max_link_width": "4",
-          "max_link_speed": "8.0 GT/s PCIe"}, Link(8.0, 4, None, 0)),
-        ({"current_link_speed": "8 GT/s", "current_link_width": "4"}, Link(None, None, 8.0, 4)),  # 4.x kernels
-        ({"current_link_width": "63", "max_link_width": "63"}, None),
-    ])
+    @pytest.mark.parametrize(
+        ("contents", "link"),
+        [
+            ({}, None),
+            (
+                {
+                    "current_link_speed": "Unknown speed",
+                    "current_link_width": "0",
+                    "max_link_width": "4",
+                    "max_link_speed": "8.0 GT/s PCIe",
+                },
+                Link(8.0, 4, None, 0),
+            ),
+            ({"current_link_speed": "8 GT/s", "current_link_width": "4"}, Link(None, None, 8.0, 4)),  # 4.x kernels
+            ({"current_link_width": "63", "max_link_width": "63"}, None),
+        ],
+    )
     def test_sysfs_links(self, tree: Tree, contents: dict[str, str], link: Link | None) -> None:
         tree.pci("pci0000:00/0000:00:01.0", AX650N[:64], contents)
         assert pci.read_devices(tree.root)[0].link == link
@@ -322,9 +384,14 @@ class TestRead:
         assert pci.interrupts_of([device]) == dict.fromkeys(range(40, 45), "0000:00:01.0")
 
     def test_aer_counters(self, tree: Tree) -> None:
-        tree.pci("pci0000:00/0000:00:01.0", ENDPOINT, {
-            "aer_dev_correctable": "RxErr 3\nBadTLP 0\nTOTAL_ERR_COR 3", "aer_dev_fatal": "DLP 1\nnonsense\nTLP x",
-        })
+        tree.pci(
+            "pci0000:00/0000:00:01.0",
+            ENDPOINT,
+            {
+                "aer_dev_correctable": "RxErr 3\nBadTLP 0\nTOTAL_ERR_COR 3",
+                "aer_dev_fatal": "DLP 1\nnonsense\nTLP x",
+            },
+        )
         assert pci.read_devices(tree.root)[0].aer == Aer({"RxErr": 3, "BadTLP": 0}, {}, {"DLP": 1})
 
 
@@ -356,7 +423,10 @@ class TestPath:
             path = pci.path_to_root(devices, card.bdf)
             assert [device.bdf for device in path] == [card.bdf, port, "0000:01:00.0", "0000:00:01.0"]
             assert [device.port_type for device in path] == [
-                "endpoint", "downstream port", "upstream port", "root port",
+                "endpoint",
+                "downstream port",
+                "upstream port",
+                "root port",
             ]
         empty = [device.bdf for device in devices if device.link is not None and device.link.negotiated_width == 0]
         assert empty == ["0000:02:04.0", "0000:02:06.0", "0000:02:07.0", "0000:02:0c.0"]
@@ -385,8 +455,11 @@ class TestBandwidth:
         assert pci.bandwidth_mb_s(16.0, 4, 256).raw_mb_s == pytest.approx(7877, abs=1)
         assert pci.bandwidth_mb_s(64.0, 1, 256).raw_mb_s == pytest.approx(7375)
 
-    @given(st.sampled_from([2.5, 5.0, 8.0, 16.0, 32.0, 64.0]), st.sampled_from([1, 2, 4, 8, 16]),
-           st.sampled_from([128, 256, 512, 1024, 2048, 4096]))
+    @given(
+        st.sampled_from([2.5, 5.0, 8.0, 16.0, 32.0, 64.0]),
+        st.sampled_from([1, 2, 4, 8, 16]),
+        st.sampled_from([128, 256, 512, 1024, 2048, 4096]),
+    )
     @settings(deadline=None, database=None, derandomize=True)
     def test_bounds(self, gt_s: float, width: int, mps_bytes: int) -> None:
         bandwidth = pci.bandwidth_mb_s(gt_s, width, mps_bytes)

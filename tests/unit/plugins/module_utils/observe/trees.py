@@ -124,12 +124,12 @@ def config_space(
     for number, body in capabilities:
         data[pointer] = offset
         data[offset] = number
-        data[offset + 2:offset + 2 + len(body)] = body
+        data[offset + 2 : offset + 2 + len(body)] = body
         pointer, offset = offset + 1, (offset + 2 + len(body) + 3) & ~3
     offset = 0x100
     for at, (number, body) in enumerate(extended):
         following = (offset + 4 + len(body) + 3) & ~3 if at + 1 < len(extended) else 0
         struct.pack_into("<I", data, offset, number | 1 << 16 | following << 20)
-        data[offset + 4:offset + 4 + len(body)] = body
+        data[offset + 4 : offset + 4 + len(body)] = body
         offset = following
     return bytes(data)
