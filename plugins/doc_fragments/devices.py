@@ -41,4 +41,9 @@ options:
         type: list
         elements: str
         default: []
+      modules:
+        description: Kernel modules whose loading gives it its interrupts, for C(born_there).
+        type: list
+        elements: str
+        default: []
 """

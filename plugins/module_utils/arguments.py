@@ -19,6 +19,7 @@ DEVICES_ARGUMENT: Dict[str, Any] = {
         "subsystem_vendor": {"type": "str"},
         "subsystem_device": {"type": "str"},
         "drivers": {"type": "list", "elements": "str", "default": []},
+        "modules": {"type": "list", "elements": "str", "default": []},
     },
 }
 

@@ -40,6 +40,13 @@ options:
         are more than one.
     type: int
     default: 1
+  born_there:
+    description:
+      - Load the card's kernel module through C(edgenpu-tuning load), which narrows the default affinity of new
+        interrupts to the card's CPU while the module loads, so that not even the first interrupt is served elsewhere.
+      - Off by default, since other interrupts that are born meanwhile start there, too. Needs O(persist=true).
+    type: bool
+    default: false
 seealso:
   - module: edgenpu.tuning.cpufreq
 """
@@ -233,6 +240,7 @@ def main() -> None:
             cpus={"type": "str"},
             spread={"type": "str", "choices": ["single", "tier"], "default": "single"},
             keep_free={"type": "int", "default": 1},
+            born_there={"type": "bool", "default": False},
         ),
         supports_check_mode=True,
     )
@@ -242,7 +250,7 @@ def main() -> None:
         ledger = Ledger(sink)
         if module.params["state"] == "absent":
             undo_and_exit(module, sink, ledger, INTERRUPTS)
-        asked = {name: module.params[name] for name in ("cpus", "spread", "keep_free")}
+        asked = {name: module.params[name] for name in ("cpus", "spread", "keep_free", "born_there")}
         wishes = AffinityWishes.from_data(dict(asked, catalogue=to_data(resolve(module.params["devices"]))))
         check_cpus(read_cpus(sink.root), wishes)
         cards = npu_cards(sink.root, wishes.catalogue)

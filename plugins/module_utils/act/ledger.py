@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 from types import TracebackType
-from typing import Any, Dict, List, NamedTuple, Optional, Type
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Type
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
@@ -44,10 +44,10 @@ class Entry(NamedTuple):
 
 
 class Locked:
-    """Holds the one lock that every writer of this host takes: modules, agent and command never overlap."""
+    """Holds a lock file; LOCK_PATH is the one that every writer of this host takes, so that they never overlap."""
 
-    def __init__(self, sink: Sink) -> None:
-        self._path = sink.host_path(LOCK_PATH)
+    def __init__(self, sink: Sink, path: str = LOCK_PATH) -> None:
+        self._path = sink.host_path(path)
         self._handle = -1
 
     def __enter__(self) -> Locked:
@@ -87,6 +87,7 @@ class Ledger:
         self._sink = sink
         self._entries: Dict[str, Entry] = {}
         self._dirty = False
+        self._pending: Set[str] = set()
         raw = sink.root.data(PATH)
         if raw is None:
             if sink.root.exists(PATH):
@@ -96,6 +97,7 @@ class Ledger:
             document = json.loads(raw.decode("utf-8"))
             schema = document["schema"]
             if schema == SCHEMA:
+                self._pending = {str(path) for path in document.get("pending", ())}
                 for data in document["entries"]:
                     state = data.get("state")
                     entry = Entry(**dict(data, state=None if state is None else _unpack(state)))
@@ -140,6 +142,16 @@ class Ledger:
         if entry.key not in self._entries:
             self._add(entry)
 
+    @property
+    def pending(self) -> List[str]:
+        """Files that were written, but whose readers (systemd, udev, irqbalance) may not have been told yet."""
+        return sorted(self._pending)
+
+    def set_pending(self, paths: Iterable[str]) -> None:
+        """Replace `pending`: before files are written, and with nothing once their readers know."""
+        self._dirty = self._dirty or set(paths) != self._pending
+        self._pending = set(paths)
+
     def forget(self, entry: Entry) -> None:
         """Drop an entry that has been given back."""
         if self._entries.pop(entry.key, None) is not None:
@@ -153,7 +165,7 @@ class Ledger:
         """Write the ledger if it changed: durable before this returns. An empty one leaves no file behind."""
         if not self._dirty:
             return
-        if not self._entries:
+        if not self._entries and not self._pending:
             self._sink.put(PATH, ABSENT)
             self._sink.remove_if_empty(os.path.dirname(PATH))
         else:
@@ -165,6 +177,7 @@ class Ledger:
                 }
                 for entry in self._entries.values()
             ]
-            document = json.dumps({"schema": SCHEMA, "entries": entries}, indent=1, sort_keys=True) + "\n"
+            whole = {"schema": SCHEMA, "entries": entries, "pending": self.pending}
+            document = json.dumps(whole, indent=1, sort_keys=True) + "\n"
             self._sink.put(PATH, FileState(document.encode("utf-8"), None, 0o600))
         self._dirty = False

@@ -14,23 +14,25 @@ import py_compile
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import SCHEMA as WISHES_SCHEMA
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import WISHES_DIR, read_wishes, wishes_path
 
 if TYPE_CHECKING:  # never run: these lines tell Ansible's payload builder what the agent is made of
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, look, undo
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, look, undo
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import obstacles
 
-    _CARRIED = (agent, look, undo, obstacles)
+    _CARRIED = (agent, born, look, undo, obstacles)
 
 COLLECTION = "ansible_collections.edgenpu.tuning.plugins.module_utils"
 AGENT_MODULES = (
     "act",
     "act.agent",
+    "act.born",
     "act.ledger",
     "act.look",
     "act.persist",
@@ -66,6 +68,7 @@ UNIT_NAME = "edgenpu-tuning.service"
 UNIT = "/etc/systemd/system/" + UNIT_NAME
 ENABLED = "/etc/systemd/system/sysinit.target.wants/" + UNIT_NAME
 UDEV_RULES = "/etc/udev/rules.d/90-edgenpu-tuning.rules"
+MODPROBE_CONF = "/etc/modprobe.d/edgenpu-tuning.conf"
 IRQBALANCE_POLICY = BASE + "/irqbalance.d"
 IRQBALANCE_SCRIPT = IRQBALANCE_POLICY + "/npu-cards"
 IRQBALANCE_DROP_IN = "/etc/systemd/system/irqbalance.service.d/edgenpu-tuning.conf"
@@ -125,6 +128,16 @@ _DROP_IN_TEXT = """\
 ExecStart=
 ExecStart=%s --policyscript=%s
 """
+
+
+_MODPROBE_TEXT = """\
+# Written by edgenpu.tuning (irq_affinity_born_there): the cards' interrupts are born on their CPU.
+"""
+# An initramfs may hold this file without the command: the module has to load all the same.
+_MODPROBE_LINE = (
+    "install %(module)s if [ -x %(door)s ]; then %(door)s load %(module)s $CMDLINE_OPTS; "
+    "else modprobe --ignore-install %(module)s $CMDLINE_OPTS; fi\n"
+)
 
 
 class Ran(NamedTuple):
@@ -260,6 +273,28 @@ def irqbalance_files(root: Root, wishes: Mapping[str, Any]) -> Tuple[Dict[str, F
     }, []
 
 
+def module_files(root: Root, wishes: Mapping[str, Any]) -> Dict[str, FileState]:
+    """Return the file that makes modprobe load the modules of this host's cards through our command, if wished."""
+    if not wishes.get("born_there"):
+        return {}
+    paths = ["%s/%s/" % (DEVICES, name) for name in root.names(DEVICES)]
+    present = {(root.text(path + "vendor"), root.text(path + "device")) for path in paths}
+    modules = sorted(
+        {
+            module
+            for entry in wishes.get("catalogue", ())
+            if ("0x" + entry["vendor"], "0x" + entry["device"]) in present
+            for module in entry.get("modules", ())
+        }
+    )
+    door = "%s/%s" % (CURRENT, FRONT_DOOR)
+    return {
+        MODPROBE_CONF: _text_file(
+            _MODPROBE_TEXT + "".join(_MODPROBE_LINE % {"module": module, "door": door} for module in modules)
+        )
+    }
+
+
 def show(state: FileState) -> Optional[str]:
     """Return what a person reads of a file's state; None for "nothing there"."""
     if state.target is not None:
@@ -281,14 +316,19 @@ def put_files(
         return differing
     for path, _before, _after in differing:
         ledger.remember_file(wanted[path][0], path)
+    ledger.set_pending([*ledger.pending, *(path for path, _before, _after in differing)])
     ledger.save()
     for path, _before, after in differing:
         sink.put(path, after)
     return differing
 
 
-def follow_up(paths: Sequence[str], runner: Runner) -> List[Change]:
-    """Tell systemd, udev and irqbalance about the files that changed; return what they refused."""
+def follow_up(ledger: Ledger, runner: Runner) -> List[Change]:
+    """Tell systemd, udev and irqbalance about the files that changed; return what they refused.
+
+    What is pending is on disk, so that a run that was killed before this is made up for by the next one.
+    """
+    paths = ledger.pending
     commands: List[List[str]] = []
     if any(path.startswith("/etc/systemd/system/") for path in paths):
         commands.append(["systemctl", "daemon-reload"])
@@ -301,6 +341,9 @@ def follow_up(paths: Sequence[str], runner: Runner) -> List[Change]:
         ran = runner(argv, 30.0)
         if ran.status != 0:
             refused.append(Change(" ".join(argv), None, None, "exit status %d: %s" % (ran.status, ran.output.strip())))
+    if not refused:
+        ledger.set_pending(())
+        ledger.save()
     return refused
 
 
@@ -326,7 +369,10 @@ def keep(
     refused: List[Change] = []
     if role == "irq_affinity":
         extra, refused = irqbalance_files(sink.root, wishes)
+        extra.update(module_files(sink.root, wishes))
         wanted.update((path, (role, state)) for path, state in extra.items())
+    obsolete = [entry for entry in ledger.entries(role, "file") if entry.id not in wanted]
+    wanted.update((entry.id, (role, entry.state or ABSENT)) for entry in obsolete)
     changes = []
     if not _is_intact(sink, directory, files):
         changes.append(Change(directory, None, "%d files" % len(files), "the agent, which keeps the wishes in force"))
@@ -342,10 +388,12 @@ def keep(
         for path, before, after in written
     ]
     if not check:
+        for entry in obsolete:
+            ledger.forget(entry)
         for entry in ledger.entries(kind="tree"):
             if entry.id != directory:
                 sink.remove_tree(entry.id)
                 ledger.forget(entry)
         ledger.save()
-        refused += follow_up([path for path, _before, _after in written], runner)
+        refused += follow_up(ledger, runner)
     return Kept(changes, written, refused)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -29,6 +29,9 @@ class FileState(NamedTuple):
 
 
 ABSENT = FileState()
+
+
+Parser = Callable[[str], Optional[Tuple[int, ...]]]
 
 
 class NotAFile(Exception):
@@ -130,8 +133,11 @@ class Sink:
             return False
         return True
 
-    def set_value(self, path: str, value: str) -> Optional[str]:
-        """Write a kernel value; return None if it took, else the named reason why it did not."""
+    def set_value(self, path: str, value: str, parse: Parser = parse_list) -> Optional[str]:
+        """Write a kernel value; return None if it took, else the named reason why it did not.
+
+        PARSE tells whether two texts are the same CPUs: the kernel may print another form of what it was given.
+        """
         try:
             with open(self.host_path(path), "w", encoding="ascii") as stream:
                 stream.write(value)
@@ -140,7 +146,7 @@ class Sink:
         after = self.root.text(path)
         if after is None:
             return "written, but %s cannot be read back" % path
-        if after != value and (parse_list(value) is None or parse_list(after) != parse_list(value)):
+        if after != value and (parse(value) is None or parse(after) != parse(value)):
             return "clamped: the kernel took %r and keeps %r" % (value, after)
         return None
 

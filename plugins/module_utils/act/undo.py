@@ -98,6 +98,9 @@ def _undo_values(sink: Sink, ledger: Ledger, role: str, check: bool) -> Undone:
 def _undo_files(sink: Sink, ledger: Ledger, role: str, check: bool) -> List[Tuple[str, FileState, FileState]]:
     """Give files back, in the reverse order of writing; return those that differed, with before and after."""
     undone = []
+    if not check:
+        ledger.set_pending([*ledger.pending, *(entry.id for entry in ledger.entries(role, "file"))])
+        ledger.save()
     for entry in reversed(ledger.entries(role, "file")):
         original = entry.state or FileState()
         before = sink.state(entry.id)
@@ -147,7 +150,7 @@ def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool) -> 
     if not check:
         _undo_made(sink, ledger, trees=not remaining)
         ledger.save()
-        refused += follow_up([path for path, _before, _after in files], runner)
+        refused += follow_up(ledger, runner)
         refused += [
             Change(path, show(sink.state(path)), show(after), "given back, but something else stands there now")
             for path, _before, after in files

@@ -19,13 +19,17 @@ SPREADS = ("single", "tier")
 
 
 class AffinityWishes(NamedTuple):
-    """What the user wants. CPUS: a kernel CPU list, None for the fast tier. KEEP_FREE: fast CPUs left to the
-    application. SPREAD: "single" (one CPU for each card) or "tier" (all of them, the controller picks one)."""
+    """What the user wants. CPUS: a kernel CPU list, None for the fast tier.
+
+    SPREAD: "single" (one CPU for each card) or "tier" (all of them, the controller picks one). KEEP_FREE: fast CPUs
+    left to the application. BORN_THERE: while a card's module loads, new interrupts start on the card's CPU.
+    """
 
     catalogue: Tuple[CardKind, ...]
     cpus: Optional[str] = None
     spread: str = "single"
     keep_free: int = 1
+    born_there: bool = False
 
     def to_data(self) -> Dict[str, Any]:
         """Return the wishes as JSON can hold them."""
@@ -43,7 +47,13 @@ class AffinityWishes(NamedTuple):
             raise WishError(
                 'cpus: %r is no list of CPUs; write one as the kernel does, such as "4-7" or "4,6"' % (cpus,)
             )
-        return cls(resolve(data.get("catalogue")), None if cpus is None else str(cpus), str(spread), keep_free)
+        return cls(
+            resolve(data.get("catalogue")),
+            None if cpus is None else str(cpus),
+            str(spread),
+            keep_free,
+            bool(data.get("born_there", False)),
+        )
 
 
 class Placement(NamedTuple):

@@ -17,7 +17,10 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 
 
 class CardKind(NamedTuple):
-    """One entry of the catalogue. None in an identity field means "any". DRIVERS: names seen in sysfs."""
+    """One entry of the catalogue. None in an identity field means "any".
+
+    DRIVERS: names in /sys/bus/pci/drivers; MODULES: kernel modules whose loading gives the card its interrupts.
+    """
 
     name: str
     vendor: int
@@ -25,20 +28,22 @@ class CardKind(NamedTuple):
     subsystem_vendor: Optional[int] = None
     subsystem_device: Optional[int] = None
     drivers: Tuple[str, ...] = ()
+    modules: Tuple[str, ...] = ()
 
 
 BUILT_IN: Tuple[CardKind, ...] = (
-    CardKind("Axera AX650N", 0x1F4B, 0x0650, drivers=("ax_pcie_dev_host",)),
+    CardKind("Axera AX650N", 0x1F4B, 0x0650, drivers=("ax_pcie_dev_host",), modules=("ax_pcie_host_dev",)),
     CardKind("Axera AX8860", 0x1F4B, 0x8860),
-    CardKind("Hailo-8", 0x1E60, 0x2864, drivers=("hailo",)),
-    CardKind("AMD XDNA (Phoenix, Hawk Point)", 0x1022, 0x1502, drivers=("amdxdna",)),
-    CardKind("AMD XDNA 2 (Strix)", 0x1022, 0x17F0, drivers=("amdxdna",)),
-    CardKind("Google Coral Edge TPU", 0x1AC1, 0x089A, drivers=("apex",)),
+    CardKind("Hailo-8", 0x1E60, 0x2864, drivers=("hailo",), modules=("hailo_pci",)),
+    CardKind("AMD XDNA (Phoenix, Hawk Point)", 0x1022, 0x1502, drivers=("amdxdna",), modules=("amdxdna",)),
+    CardKind("AMD XDNA 2 (Strix)", 0x1022, 0x17F0, drivers=("amdxdna",), modules=("amdxdna",)),
+    CardKind("Google Coral Edge TPU", 0x1AC1, 0x089A, drivers=("apex",), modules=("apex",)),
 )
 
 _NUMBERS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
 # Four digits, no fewer: YAML reads an unquoted 0650 as an octal number and hands over 424.
 _IDENTITY = re.compile(r"(?:0x)?([0-9a-fA-F]{4})")
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # of a driver or module; it stands in files that modprobe reads
 
 
 def _identity(entry: Dict[str, Any], field: str, where: str) -> Optional[int]:
@@ -52,6 +57,13 @@ def _identity(entry: Dict[str, Any], field: str, where: str) -> Optional[int]:
             % (where, field, text)
         )
     return int(match.group(1), 16)
+
+
+def _names(entry: Dict[str, Any], field: str, where: str) -> Tuple[str, ...]:
+    names = entry.get(field) or ()
+    if not isinstance(names, (list, tuple)) or not all(_NAME.fullmatch(str(name)) for name in names):
+        raise WishError("%s: %s %r is no list of names" % (where, field, names))
+    return tuple(str(name) for name in names)
 
 
 def resolve(extra: Any) -> Tuple[CardKind, ...]:
@@ -72,11 +84,8 @@ def resolve(extra: Any) -> Tuple[CardKind, ...]:
         if vendor is None or device is None:
             raise WishError("%s: vendor and device are needed, each four hexadecimal digits in quotes" % where)
         name = str(entry.get("name") or "%04x:%04x" % (vendor, device))
-        drivers = entry.get("drivers") or ()
-        if not isinstance(drivers, (list, tuple)):
-            raise WishError("%s: drivers %r is no list of names" % (where, drivers))
-        names = tuple(str(driver) for driver in drivers)
-        kinds.append(CardKind(name, vendor, device, numbers[2], numbers[3], names))
+        drivers, modules = _names(entry, "drivers", where), _names(entry, "modules", where)
+        kinds.append(CardKind(name, vendor, device, numbers[2], numbers[3], drivers, modules))
     mine = {kind[1:5] for kind in kinds}
     return tuple(kinds) + tuple(kind for kind in BUILT_IN if kind[1:5] not in mine)
 
@@ -85,7 +94,7 @@ def to_data(kinds: Iterable[CardKind]) -> List[Dict[str, Any]]:
     """Return the catalogue in the form that `resolve` takes, for the wishes kept on the box."""
     data = []
     for kind in kinds:
-        entry: Dict[str, Any] = {"name": kind.name, "drivers": list(kind.drivers)}
+        entry: Dict[str, Any] = {"name": kind.name, "drivers": list(kind.drivers), "modules": list(kind.modules)}
         for field in _NUMBERS:
             number = getattr(kind, field)
             if number is not None:

@@ -53,6 +53,20 @@ def format_list(cpus: Iterable[int]) -> str:
     return ",".join(str(low) if low == high else "%d-%d" % (low, high) for low, high in spans)
 
 
+def format_mask(cpus: Iterable[int]) -> str:
+    """Return the mask, as the kernel prints it without leading zeros: "f0", "1,00000000"."""
+    value = 0
+    for cpu in cpus:
+        value |= 1 << cpu
+    words = []
+    while True:
+        words.append(value & 0xFFFFFFFF)
+        value >>= 32
+        if not value:
+            break
+    return ",".join(["%x" % words[-1]] + ["%08x" % word for word in reversed(words[:-1])])
+
+
 def parse_mask(text: str) -> Optional[Tuple[int, ...]]:
     """Return the CPU numbers in a mask, ascending; None if it is no mask."""
     words = text.strip().split(",")

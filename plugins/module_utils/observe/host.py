@@ -183,6 +183,8 @@ def _machine(root: Root) -> Optional[str]:
         names = root.names(tree)
         if any(name.startswith("fw-cfg@") for name in names):
             return "qemu"  # its firmware configuration device is on no board
+        if any(name.startswith("virtio_mmio@") for name in names):
+            return "unknown hypervisor"  # QEMU, crosvm and others; no board has these
         if names:
             break
     if "linux,dummy-virt" in _compatible(root):

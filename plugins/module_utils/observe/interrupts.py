@@ -26,22 +26,23 @@ _HEADER = re.compile(r"\s*CPU[0-9]+(?:\s+CPU[0-9]+)*\s*")
 _COUNTS = re.compile(r"\s*((?:[0-9]+(?:\s+|$))*)")
 _CPU_NAME = re.compile(r"CPU([0-9]{1,6})")
 _BDF = re.compile(r"(?<![0-9a-fA-F:.])([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])(?![0-9a-fA-F])")
-# After the counts, most telling layout first. A chip's name may have blanks and digits in it.
+# After the counts, most telling layout first. A chip's name may have blanks and digits in it. Compiled on first use:
+# the agent's fast path needs none of them.
 _DESCRIPTIONS = (
     # GICv3  30 Level     arch_timer (with a flow handler's name, if any, after a dash)
-    re.compile(r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?"),
+    r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?",
     # IR-PCI-MSI-0000:03:00.0    0-edge      0000:03:00.0
-    re.compile(r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)-(?P<trigger>\S+)(?:\s+(?P<actions>.*))?"),
+    r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)-(?P<trigger>\S+)(?:\s+(?P<actions>.*))?",
     # xen-dyn    -event     xenbus (no domain, hence no number)
-    re.compile(r"(?P<chip>.*?)\s+-(?P<trigger>[a-z]\S*)(?:\s+(?P<actions>.*))?(?P<hwirq>)"),
+    r"(?P<chip>.*?)\s+-(?P<trigger>[a-z]\S*)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
     # IO-APIC-edge      timer (before 3.19)
-    re.compile(r"(?P<chip>\S+?)-(?P<trigger>edge|level|fasteoi)(?:\s+(?P<actions>.*))?(?P<hwirq>)"),
+    r"(?P<chip>\S+?)-(?P<trigger>edge|level|fasteoi)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
     # None    Level     something
-    re.compile(r"(?P<chip>.*?)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?(?P<hwirq>)"),
+    r"(?P<chip>.*?)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?(?P<hwirq>)",
     # MIPS   7  timer
-    re.compile(r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)(?:\s+(?P<actions>.*))?(?P<trigger>)"),
+    r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)(?:\s+(?P<actions>.*))?(?P<trigger>)",
     # chip alone, or chip and action
-    re.compile(r"(?P<chip>\S+)(?:\s+(?P<actions>.*))?(?P<hwirq>)(?P<trigger>)"),
+    r"(?P<chip>\S+)(?:\s+(?P<actions>.*))?(?P<hwirq>)(?P<trigger>)",
 )
 
 
@@ -83,7 +84,7 @@ class Thread(NamedTuple):
     """A threaded handler's kernel thread."""
 
     pid: int
-    name: str  # cut at 15 characters by the kernel
+    name: str  # whole since kernel 5.17, cut at 15 characters before
     allowed: tuple[int, ...] | None
     policy: str | None  # "fifo", "other", ...
     priority: int | None = None  # real-time priority, 0 for none
@@ -129,7 +130,7 @@ def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional
     """Return (chip, hwirq, trigger, actions) from what follows the counts of a numbered line."""
     text = text.strip()[:MAX_DESCRIPTION]
     for layout in _DESCRIPTIONS:
-        match = layout.fullmatch(text)
+        match = re.fullmatch(layout, text)
         if match is None:
             continue
         hwirq, actions = match.group("hwirq"), match.group("actions")

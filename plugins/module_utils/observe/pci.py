@@ -169,7 +169,7 @@ class PciDevice(NamedTuple):
     local_cpus: tuple[int, ...] | None
     alive: bool  # False: configuration space reads all ones
     config_bytes: int  # 64 without root, 256 or 4096 with; 0 unreadable
-    power_state: str | None  # "D0", "D3hot", ..., "unknown" in the kernel's own words
+    power_state: str | None  # "D0", "D3hot", ...; None where the kernel says "unknown" (no driver yet) or nothing
     correctable_status: tuple[str, ...] | None = None
     uncorrectable_status: tuple[str, ...] | None = None
 
@@ -434,6 +434,7 @@ def read_device(root: Root, bdf: str) -> Optional[PciDevice]:
     msix = config.msix
     if msix is not None and msix.enabled:
         msix = msix._replace(granted_vectors=min(len(irqs), msix.capable_vectors))
+    power_state = root.text(path + "/power_state")
     numa_node = root.number(path + "/numa_node")
     local_cpus = root.text(path + "/local_cpulist")
     parent, controller, of_node = _place(root, path)
@@ -465,7 +466,7 @@ def read_device(root: Root, bdf: str) -> Optional[PciDevice]:
         local_cpus=parse_list(local_cpus) if local_cpus is not None else None,
         alive=config.alive,
         config_bytes=len(data),
-        power_state=root.text(path + "/power_state"),
+        power_state=power_state if power_state not in ("unknown", "error") else None,
         correctable_status=config.correctable_status,
         uncorrectable_status=config.uncorrectable_status,
     )

@@ -24,6 +24,8 @@ usage: edgenpu-tuning status            the box in a few lines: card, link, inte
        edgenpu-tuning apply [--check]   put the wishes kept on this box in force now
        edgenpu-tuning rollback [--check] give back everything that the collection changed here
        edgenpu-tuning agent             what events start: apply, and tell the journal
+       edgenpu-tuning load MODULE [PARAMETER=VALUE ...]
+                                        load a card's module so that its interrupts are born on the card's CPU
 
 Exit status: 0 done; 1 something is refused, wished for in vain or (diagnose) critical; 2 wrong usage.
 """
@@ -139,6 +141,29 @@ def rollback(options: List[str]) -> int:
     return 1 if refused else 0
 
 
+def load(options: List[str]) -> int:
+    """Load a module while new interrupts start on the card's CPU; the exit status is modprobe's."""
+    import signal
+    import subprocess
+
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.born import born_there
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)  # so that the default mask is put back
+
+    def modprobe() -> int:
+        return subprocess.call(["modprobe", "--ignore-install", *options])
+
+    loaded = born_there(Sink(Root("/")), options[0], modprobe)
+    for problem in loaded.problems:
+        print("edgenpu-tuning: %s" % problem, file=sys.stderr)
+    return loaded.status
+
+
 def need_root(check: bool) -> bool:
     """Tell whether this user may do it; if not, say what to do."""
     if check or os.geteuid() == 0:
@@ -204,8 +229,17 @@ def status(options: List[str]) -> int:
     return 0
 
 
-VERBS = {"status": status, "diagnose": diagnose, "apply": apply, "rollback": rollback, "agent": agent}
+VERBS = {"status": status, "diagnose": diagnose, "apply": apply, "rollback": rollback, "agent": agent, "load": load}
 OPTIONS = {"diagnose": {"--json"}, "apply": {"--check"}, "rollback": {"--check"}}
+
+
+def understood(arguments: List[str]) -> bool:
+    """Tell whether this is a verb with options that it has."""
+    if not arguments or arguments[0] not in VERBS:
+        return False
+    if arguments[0] == "load":
+        return len(arguments) > 1 and not arguments[1].startswith("-")
+    return set(arguments[1:]) <= OPTIONS.get(arguments[0], set())
 
 
 def main(arguments: List[str]) -> int:
@@ -213,7 +247,7 @@ def main(arguments: List[str]) -> int:
     if arguments in (["-h"], ["--help"], ["help"]):
         sys.stdout.write(USAGE)
         return 0
-    if not arguments or arguments[0] not in VERBS or not set(arguments[1:]) <= OPTIONS.get(arguments[0], set()):
+    if not understood(arguments):
         sys.stderr.write(USAGE)
         return 2
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import NotAFile
