@@ -30,6 +30,8 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, bandwidth_mb_s
 
+OWN_POLICY = "/usr/lib/edgenpu-tuning/irqbalance.d"  # what we hand to irqbalance's --policyscript
+
 
 class Snapshot(NamedTuple):
     """A host at one moment.
@@ -205,7 +207,8 @@ def _balancer(snapshot: Snapshot) -> Optional[Finding]:
         summary = "irqbalance runs and may move the card's interrupt at its next pass"
         remedy = "Run the role irq_affinity: irqbalance then leaves the card alone and balances all others."
         return Finding("irqbalance_may_move", WARNING, summary, evidence, remedy, "irq_affinity")
-    if not balancer.own_drop_in:
+    # Of the running process: a drop-in of ours that another one overrides, or that came after its start, is no help.
+    if balancer.policy_script != OWN_POLICY:
         summary = "irqbalance has a policy script of its own, %s" % balancer.policy_script
         remedy = "Make sure that it prints ban=true for the NPU cards; irqbalance takes one script or directory only."
         return Finding("irqbalance_foreign_policy", INFO, summary, evidence, remedy, None)
