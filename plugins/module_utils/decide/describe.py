@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, kind_of
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Finding
@@ -79,7 +80,7 @@ def report(snapshot: Snapshot) -> Dict[str, Any]:
     for card in snapshot.cards:
         data = pci_device(card, snapshot.devices, snapshot.catalogue)
         data["interrupts"] = [
-            interrupt(snapshot.interrupts[irq]) for irq in card.msi_irqs if irq in snapshot.interrupts
+            interrupt(snapshot.interrupts[irq]) for irq in vectors(card) if irq in snapshot.interrupts
         ]
         cards.append(data)
     return {
