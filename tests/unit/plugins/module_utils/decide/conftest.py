@@ -1,0 +1,17 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+
+
+@pytest.fixture
+def tree(tmp_path: pathlib.Path) -> Tree:
+    """An empty root."""
+    return Tree(tmp_path)

@@ -1,0 +1,112 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import describe
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Link
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+
+
+def report(tree: Tree) -> Dict[str, Any]:
+    data = describe.report(look(tree.root, BUILT_IN))
+    again: Dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+    assert again == data, "what JSON cannot hold as it is will not be in the report either"
+    return data
+
+
+def test_cm3588(tree: Tree) -> None:
+    hosts.Board(tree)
+    data = report(tree)
+    assert data["schema"] == 1
+    assert data["verdict"] == "Not as fast as it can be: 4 things to do"
+    assert (data["host"]["model"], data["host"]["kernel"]) == ("FriendlyElec CM3588 NAS", "6.1.57")
+    assert data["tiers"] == [
+        {"cpus": "0-3", "basis": "capacity", "value": 414},
+        {"cpus": "4-7", "basis": "capacity", "value": 1024},
+    ]
+    [card] = data["cards"]
+    assert (card["bdf"], card["npu"], card["vendor"], card["device"]) == (hosts.BDF, "Axera AX650N", "1f4b", "0650")
+    assert (card["subsystem_vendor"], card["class_code"], card["local_cpus"]) == ("1f4b", "040000", "0-7")
+    assert card["path"] == [hosts.BDF, "0003:30:00.0"]
+    assert card["link_verdict"]["limit"] == "the card sets 5 GT/s, the slot sets x1"
+    assert card["driver"] == "ax_pcie_dev_host"
+    [interrupt] = card["interrupts"]
+    assert (interrupt["irq"], interrupt["affinity"], interrupt["effective"]) == (38, "0-7", "0")
+    assert [(policy["name"], policy["cpus"], policy["affected"]) for policy in data["policies"]] == [
+        ("policy0", "0-3", "0-3"),
+        ("policy4", "4-5", "4-5"),
+        ("policy6", "6-7", "6-7"),
+    ]
+    assert data["kept"] == []
+    assert {finding["id"] for finding in data["findings"]} == {
+        "interrupt_on_slow_core",
+        "clock_drops",
+        "not_kept",
+        "link_at_limit",
+    }
+    assert set(data["findings"][0]) == {"id", "severity", "summary", "evidence", "remedy", "role"}
+
+
+def test_kept_wishes_are_named(tree: Tree) -> None:
+    hosts.Board(tree).wishes("irq_affinity", {})
+    data = report(tree)
+    assert data["kept"] == ["irq_affinity"]
+    assert "not_kept" not in {finding["id"] for finding in data["findings"]}
+
+
+def test_policy_that_is_offline_is_no_unread_file(tree: Tree) -> None:
+    """Reading it fails with EBUSY, and that is an answer; anything else is told."""
+    hosts.Board(tree)
+    tree.root.unread += [("/sys/devices/system/cpu/cpufreq/policy4/affected_cpus", "EBUSY"), ("/sys/x", "EIO")]
+    data = report(tree)
+    [unread] = [finding for finding in data["findings"] if finding["id"] == "unread"]
+    assert unread["evidence"] == {"/sys/x": "EIO"}
+
+
+def test_no_card(tree: Tree) -> None:
+    hosts.Board(tree, card=False)
+    data = report(tree)
+    assert data["cards"] == []
+    assert [finding["id"] for finding in data["findings"]] == ["card_missing"]
+
+
+def test_empty_tree(tree: Tree) -> None:
+    data = report(tree)
+    assert (data["cards"], data["tiers"], data["policies"]) == ([], [], [])
+
+
+def test_line_interrupt(tree: Tree) -> None:
+    """A card without MSI has an interrupt, too."""
+    board = hosts.Board(tree, driver=False)
+    card = "/sys/devices/%s/%s" % (hosts.SLOT, hosts.BDF)
+    tree.link(card + "/driver", "../../../../../../bus/pci/drivers/ax_pcie_dev_host")
+    tree.files(card, {"irq": "16"})
+    board.irq(16)
+    assert [interrupt["irq"] for interrupt in report(tree)["cards"][0]["interrupts"]] == [16]
+
+
+def test_plain() -> None:
+    nested = {"changes": (Change("/x", None, "4", "why"),), 5: (1, Link(5.0, 2, None, 0))}
+    assert describe.plain(nested) == {
+        "changes": [{"path": "/x", "before": None, "after": "4", "why": "why"}],
+        "5": [1, {"capable_gt_s": 5.0, "capable_width": 2, "negotiated_gt_s": None, "negotiated_width": 0}],
+    }
+
+
+def test_unknown_identities_stay_unknown() -> None:
+    nobody = hosts.card(vendor=None, device=None, subsystem_vendor=None, class_code=None, local_cpus=None, parent=None)
+    data = describe.pci_device(nobody, [nobody], BUILT_IN)
+    assert {data[name] for name in ("vendor", "device", "subsystem_vendor", "class_code", "npu", "local_cpus")} == {
+        None
+    }
+    assert data["link_verdict"] is None
+    assert data["path"] == [hosts.BDF]

@@ -1,0 +1,431 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Each finding is there where it belongs, and not on the same host put right."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+import pytest
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, CardKind
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
+    CRITICAL,
+    INFO,
+    OK,
+    SEVERITIES,
+    WARNING,
+    Finding,
+    worst,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Aer, Link, PciDevice
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+
+SYSFS = "/sys/bus/pci/devices/" + hosts.BDF
+NO_BALANCER = Irqbalance(False, False, None, None, None, (), None, False)
+BALANCER = NO_BALANCER._replace(installed=True, running=True, pid=500, arguments=("--foreground",))
+
+
+def policy(first: int, cpus: Any, governor: Optional[str] = "performance", **more: Any) -> Policy:
+    plain = Policy(
+        "policy%d" % first,
+        tuple(cpus),
+        tuple(cpus),
+        "cpufreq-dt",
+        governor,
+        ("performance", "schedutil"),
+        408000,
+        2400000,
+        408000,
+        2400000,
+        408000,
+        (),
+        None,
+        False,
+    )
+    return plain._replace(**more)
+
+
+def tuned(card: Optional[PciDevice] = None, **more: Any) -> Snapshot:
+    """Return a CM3588 as it should be."""
+    plain = Snapshot(
+        Host("FriendlyElec CM3588 NAS", (), "6.1.57", "aarch64", 4096, hosts.BOOT, None, True, True, True, "Debian"),
+        (hosts.port(), card or hosts.card()),
+        BUILT_IN,
+        hosts.interrupts(hosts.interrupt(38, "4", "4")),
+        hosts.rk3588(),
+        (policy(0, range(4), "schedutil"), policy(4, (4, 5)), policy(6, (6, 7))),
+        NO_BALANCER,
+        {"irq_affinity": {}, "governor": {}},
+    )
+    return plain._replace(**more)
+
+
+def found(snapshot: Snapshot) -> Dict[str, Finding]:
+    return {finding.id: finding for finding in findings(snapshot)}
+
+
+def test_tuned_host() -> None:
+    """Nothing on a healthy tuned host asks for attention."""
+    everything = findings(tuned())
+    assert [(finding.id, finding.severity) for finding in everything] == [
+        ("link_at_limit", INFO),
+        ("interrupt_on_fast_core", OK),
+        ("clock_held", OK),
+        ("clock_held", OK),
+    ]
+    assert verdict(everything) == "As fast as it can be"
+
+
+def test_untuned_host() -> None:
+    untuned = tuned(
+        interrupts=hosts.interrupts(hosts.interrupt()),
+        policies=(policy(0, range(4), "schedutil"), policy(4, (4, 5), "schedutil"), policy(6, (6, 7), "schedutil")),
+        wishes={},
+    )
+    assert [finding.id for finding in findings(untuned) if finding.severity == WARNING] == [
+        "interrupt_on_slow_core",
+        "clock_drops",
+        "clock_drops",
+        "not_kept",
+    ]
+    assert verdict(findings(untuned)) == "Not as fast as it can be: 4 things to do"
+
+
+class Case(NamedTuple):
+    """A host with one thing amiss, and what is to be said of it."""
+
+    id: str
+    severity: str
+    snapshot: Callable[[], Snapshot]
+    summary: str
+    evidence: Dict[str, Any]
+    role: Optional[str] = None
+
+
+def counted(correctable: int = 0, nonfatal: int = 0, fatal: int = 0) -> PciDevice:
+    return hosts.card(aer=Aer({"BadTLP": correctable, "RxErr": 0}, {"CmpltTO": nonfatal}, {"DLP": fatal}))
+
+
+AER = "/sys/bus/pci/devices/%s/aer_dev_*" % hosts.BDF
+CASES = [
+    Case(
+        "card_missing",
+        WARNING,
+        lambda: tuned()._replace(devices=(hosts.port(),)),
+        "no NPU card of the catalogue among 1 PCI devices",
+        {"/sys/bus/pci/devices": 1},
+    ),
+    Case(
+        "card_dead",
+        CRITICAL,
+        lambda: tuned(hosts.card(alive=False, link=None)),
+        "Axera AX650N at 0003:31:00.0 is dead: its configuration space reads all ones",
+        {SYSFS + "/config": "ff ff ff ff"},
+    ),
+    Case(
+        "card_unbound",
+        WARNING,
+        lambda: tuned(hosts.card(irqs=(), driver=None)),
+        "Axera AX650N at 0003:31:00.0 has no driver, so it has no interrupt to place",
+        {SYSFS + "/driver": None},
+        "axcl_driver",
+    ),
+    Case(
+        "card_wrong_driver",
+        WARNING,
+        lambda: tuned(hosts.card(driver="vfio-pci")),
+        "Axera AX650N at 0003:31:00.0 is held by vfio-pci instead of ax_pcie_dev_host",
+        {SYSFS + "/driver": "vfio-pci"},
+    ),
+    Case(
+        "link_unknown",
+        INFO,
+        lambda: tuned(hosts.card(link=None, config_bytes=64)),
+        "the link of 0003:31:00.0 could not be read",
+        {SYSFS + "/config": "64 bytes readable"},
+    ),
+    Case(
+        "link_degraded",
+        WARNING,
+        lambda: tuned(hosts.card(link=Link(5.0, 2, 2.5, 1))),
+        "the link of 0003:31:00.0 runs at 2.5 GT/s x1, below what card and slot can do",
+        {"negotiated": "2.5 GT/s x1", "possible": "5 GT/s x1", "port": "0003:30:00.0"},
+    ),
+    Case(
+        "mrrs_unusual",
+        CRITICAL,
+        lambda: tuned(hosts.card(mrrs_bytes=256)),
+        "0003:31:00.0 has a maximum read request size of 256 bytes; its driver assumes 512",
+        {SYSFS + "/config": "MRRS 256"},
+    ),
+    Case(
+        "mrrs_unusual",
+        WARNING,
+        lambda: tuned(hosts.card(mrrs_bytes=4096)),
+        "0003:31:00.0 has a maximum read request size of 4096 bytes; its driver assumes 512",
+        {SYSFS + "/config": "MRRS 4096"},
+    ),
+    Case(
+        "link_errors",
+        INFO,
+        lambda: tuned(counted(correctable=3)),
+        "0003:31:00.0 has reported corrected PCIe errors since boot",
+        {AER: {"BadTLP": 3}},
+    ),
+    Case(
+        "link_errors",
+        WARNING,
+        lambda: tuned(counted(correctable=3, nonfatal=1)),
+        "0003:31:00.0 has reported uncorrectable PCIe errors since boot",
+        {AER: {"BadTLP": 3, "CmpltTO": 1}},
+    ),
+    Case(
+        "link_errors",
+        WARNING,
+        lambda: tuned(counted(fatal=1)),
+        "0003:31:00.0 has reported uncorrectable PCIe errors since boot",
+        {AER: {"DLP": 1}},
+    ),
+    Case(
+        "interrupt_on_slow_core",
+        WARNING,
+        lambda: tuned(interrupts=hosts.interrupts(hosts.interrupt(38, "0-7", "0"))),
+        "interrupt 38 of 0003:31:00.0 is served by CPU 0; the fastest are 4-7",
+        {"/proc/irq/38/smp_affinity_list": "0-7", "/proc/irq/38/effective_affinity_list": "0"},
+        "irq_affinity",
+    ),
+    Case(
+        "interrupt_missing",
+        WARNING,
+        lambda: tuned(hosts.card(irqs=())),
+        "0003:31:00.0 has a driver, but no interrupt",
+        {SYSFS + "/msi_irqs": None},
+    ),
+    Case(
+        "irqbalance_may_move",
+        WARNING,
+        lambda: tuned(irqbalance=BALANCER),
+        "irqbalance runs and may move the card's interrupt at its next pass",
+        {"irqbalance": "--foreground"},
+        "irq_affinity",
+    ),
+    Case(
+        "irqbalance_foreign_policy",
+        INFO,
+        lambda: tuned(irqbalance=BALANCER._replace(policy_script="/etc/mine.sh")),
+        "irqbalance has a policy script of its own, /etc/mine.sh",
+        {"irqbalance": "--foreground"},
+    ),
+    Case(
+        "clock_drops",
+        WARNING,
+        lambda: tuned(policies=(policy(0, range(4)), policy(4, (4, 5), "schedutil"), policy(6, (6, 7)))),
+        "policy4 (CPUs 4-5) drops its clock between the short calls to the card: governor schedutil",
+        {"/sys/devices/system/cpu/cpufreq/policy4/scaling_governor": "schedutil"},
+        "governor",
+    ),
+    Case(
+        "clock_capped",
+        WARNING,
+        lambda: tuned(policies=(policy(4, (4, 5), max_khz=1800000),)),
+        "policy4 (CPUs 4-5) is capped at 1800 MHz of 2400",
+        {
+            "/sys/devices/system/cpu/cpufreq/policy4/scaling_max_freq": 1800000,
+            "/sys/devices/system/cpu/cpufreq/policy4/cpuinfo_max_freq": 2400000,
+        },
+    ),
+    Case(
+        "not_kept",
+        WARNING,
+        lambda: tuned(wishes={"governor": {}}),
+        "nothing on this host keeps the card's interrupt in place: a driver reload or a reboot loses it",
+        {"/etc/edgenpu-tuning/wishes.d": ["governor"]},
+        "irq_affinity",
+    ),
+    Case(
+        "unread",
+        INFO,
+        lambda: tuned(unread=(("/sys/x", "EACCES"), ("/sys/y", "EIO"))),
+        "2 files could not be read",
+        {"/sys/x": "EACCES", "/sys/y": "EIO"},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "%s-%s" % (case.id, case.severity))
+def test_amiss(case: Case) -> None:
+    assert case.id not in found(tuned())
+    finding = found(case.snapshot())[case.id]
+    assert (finding.severity, finding.summary) == (case.severity, case.summary)
+    assert finding.evidence == case.evidence
+    assert finding.role == case.role
+    assert finding.remedy.endswith(".")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "%s-%s" % (case.id, case.severity))
+def test_gravest_first(case: Case) -> None:
+    severities = [finding.severity for finding in findings(case.snapshot())]
+    assert severities == sorted(severities, key=SEVERITIES.index, reverse=True)
+
+
+def test_every_finding_above_info_is_a_case() -> None:
+    """A finding that nobody has staged may be one that nobody can cause."""
+    staged = {finding.id for case in CASES for finding in findings(case.snapshot())}
+    assert {case.id for case in CASES} | {"link_at_limit", "interrupt_on_fast_core", "clock_held"} == staged
+
+
+class TestCard:
+    def test_a_driver_of_its_own_is_right(self) -> None:
+        """Nothing is known of this device's drivers, so none is wrong."""
+        kinds = (CardKind("mine", *hosts.AXERA),)
+        assert "card_wrong_driver" not in found(tuned(hosts.card(driver="mine"), catalogue=kinds))
+
+    def test_unbound_card_of_another_maker_has_no_role(self) -> None:
+        finding = found(tuned(hosts.card(irqs=(), driver=None, vendor=0x1E60, device=0x2864)))["card_unbound"]
+        assert finding.role is None
+
+    def test_nothing_more_is_said_of_a_dead_card(self) -> None:
+        dead = hosts.card(alive=False, link=None, mrrs_bytes=128, irqs=(), aer=Aer({"BadTLP": 1}, {}, {}))
+        assert {"link_unknown", "mrrs_unusual", "interrupt_missing", "link_errors"}.isdisjoint(found(tuned(dead)))
+
+    def test_unbound_card_misses_no_interrupt(self) -> None:
+        assert "interrupt_missing" not in found(tuned(hosts.card(irqs=(), driver=None)))
+
+    def test_another_maker_s_read_requests(self) -> None:
+        assert "mrrs_unusual" not in found(tuned(hosts.card(vendor=0x1E60, device=0x2864, mrrs_bytes=256)))
+
+    def test_read_requests_not_known(self) -> None:
+        assert "mrrs_unusual" not in found(tuned(hosts.card(mrrs_bytes=None)))
+
+    def test_no_error_counted(self) -> None:
+        assert "link_errors" not in found(tuned(counted()))
+
+    def test_each_card_is_judged(self) -> None:
+        two = tuned()._replace(devices=(hosts.port(), hosts.card(), hosts.card("0004:41:00.0", alive=False)))
+        assert [finding.id for finding in findings(two)][:2] == ["card_dead", "link_at_limit"]
+
+
+class TestLink:
+    def test_at_its_limit(self) -> None:
+        finding = found(tuned())["link_at_limit"]
+        assert finding.summary == (
+            "the link of 0003:31:00.0 runs at 5 GT/s x1 (about 410 MB/s read, 454 MB/s write), the most it can: "
+            "the card sets 5 GT/s, the slot sets x1"
+        )
+        assert finding.evidence == {"negotiated": "5 GT/s x1", "possible": "5 GT/s x1", "port": "0003:30:00.0"}
+
+    def test_payload_not_known(self) -> None:
+        assert "410 MB/s" in found(tuned(hosts.card(mps_bytes=None)))["link_at_limit"].summary
+
+    def test_degraded_is_not_at_its_limit(self) -> None:
+        assert "link_at_limit" not in found(tuned(hosts.card(link=Link(5.0, 2, 2.5, 1))))
+
+
+class TestInterrupt:
+    @staticmethod
+    def seen(affinity: Optional[str], effective: Optional[str], **more: Any) -> List[str]:
+        one = hosts.interrupt(38, affinity, effective)
+        snapshot = tuned(interrupts=hosts.interrupts(one), **more)
+        return [finding.id for finding in findings(snapshot) if finding.id.startswith("interrupt")]
+
+    @pytest.mark.parametrize(
+        ("affinity", "effective", "expected"),
+        [
+            ("4", "4", "fast"),
+            ("4-7", "6", "fast"),
+            ("0-7", "5", "fast"),
+            ("0-7", "0", "slow"),
+            ("4", "", "fast"),
+            ("0-7", "", "slow"),
+            ("4", None, "fast"),
+            ("0", None, "slow"),
+        ],
+    )
+    def test_where(self, affinity: str, effective: Optional[str], expected: str) -> None:
+        """Where it is served counts; where the kernel does not tell that, where it may be."""
+        assert self.seen(affinity, effective) == ["interrupt_on_%s_core" % expected]
+
+    def test_not_told(self) -> None:
+        assert self.seen(None, None) == []
+
+    def test_equally_fast(self) -> None:
+        assert self.seen("0-3", "0", cpus=hosts.cpus([1024] * 4)) == []
+
+    def test_not_yet_asked_for(self) -> None:
+        granted = hosts.interrupt(38, "0-7", "0", has_proc_irq=False)
+        for snapshot in (tuned(interrupts={}), tuned(interrupts=hosts.interrupts(granted))):
+            assert not [finding.id for finding in findings(snapshot) if finding.id.startswith("interrupt")]
+
+    def test_line(self) -> None:
+        shared = tuned(hosts.card(irqs=(), legacy_irq=16), interrupts=hosts.interrupts(hosts.interrupt(16)))
+        assert found(shared)["interrupt_on_slow_core"].summary.startswith("interrupt 16 of ")
+
+
+class TestIrqbalance:
+    def test_kept_off(self) -> None:
+        kept = BALANCER._replace(policy_script=hosts.OUR_POLICY, own_drop_in=True)
+        finding = found(tuned(irqbalance=kept))["irqbalance_kept_off"]
+        assert (finding.severity, finding.role) == (OK, "irq_affinity")
+
+    def test_another_policy_wins_over_our_drop_in(self) -> None:
+        """A drop-in that sorts after ours, or a process that was not started again: ours being there does not help."""
+        overridden = BALANCER._replace(policy_script="/etc/mine.sh", own_drop_in=True)
+        assert "irqbalance_kept_off" not in found(tuned(irqbalance=overridden))
+        assert "irqbalance_foreign_policy" in found(tuned(irqbalance=overridden))
+
+    def test_not_started_again_since_our_drop_in(self) -> None:
+        assert "irqbalance_may_move" in found(tuned(irqbalance=BALANCER._replace(own_drop_in=True)))
+
+    @pytest.mark.parametrize("running", [False, None])
+    def test_not_running(self, running: Optional[bool]) -> None:
+        idle = BALANCER._replace(running=running, pid=None)
+        assert not [name for name in found(tuned(irqbalance=idle)) if name.startswith("irqbalance")]
+
+    def test_without_a_card_it_may_do_as_it_likes(self) -> None:
+        lonely = tuned(irqbalance=BALANCER, wishes={})._replace(devices=(hosts.port(),))
+        assert set(found(lonely)) == {"card_missing"}
+
+
+class TestClocks:
+    def test_slow_cpus_may_drop_theirs(self) -> None:
+        assert "clock_drops" not in found(tuned(policies=(policy(0, range(4), "schedutil", max_khz=408000),)))
+
+    def test_equally_fast_cpus(self) -> None:
+        snapshot = tuned(cpus=hosts.cpus([1024] * 4), policies=(policy(0, range(4), "schedutil"),))
+        assert "clock_drops" in found(snapshot)
+
+    def test_offline(self) -> None:
+        gone = policy(4, (4,), None, all_offline=True, max_khz=None)
+        assert not [name for name in found(tuned(policies=(gone,))) if name.startswith("clock")]
+
+    def test_limits_not_known(self) -> None:
+        for unknown in ({"max_khz": None}, {"hw_max_khz": None}):
+            assert "clock_capped" not in found(tuned(policies=(policy(4, (4, 5), **unknown),)))
+
+
+class TestVerdict:
+    @staticmethod
+    def finding(severity: str, summary: str = "it burns") -> Finding:
+        return Finding("x", severity, summary, {}, "", None)
+
+    def test_broken(self) -> None:
+        lines = [self.finding(CRITICAL), self.finding(WARNING, "later")]
+        assert verdict(lines) == "Broken: it burns"
+        assert worst(lines) == CRITICAL
+
+    def test_one_thing(self) -> None:
+        assert verdict([self.finding(WARNING), self.finding(OK)]) == "Not as fast as it can be: 1 thing to do"
+
+    @pytest.mark.parametrize("severity", [OK, INFO])
+    def test_fine(self, severity: str) -> None:
+        assert verdict([self.finding(severity)]) == verdict([]) == "As fast as it can be"
+
+    def test_worst_of_nothing(self) -> None:
+        assert worst([]) == OK
