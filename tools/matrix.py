@@ -85,12 +85,9 @@ def _gates(core: Core, at_hand: dict[str, str]) -> Iterable[Gate]:
         for command in (["sanity", "--local"], *(["units", "--venv", "--python", version] for version in targets)):
             # What ansible-test leaves in tests/output would be taken for the next command's; refreshing removes it.
             copies.refresh(target=copy)
-            yield Step(
-                [venv / "ansible-test", *command, "--color", "no"],
-                copy,
-                env,
-                clean=r"^WARNING: Skipping (?!.* on Python )",
-            )
+            # It ends with 0 where a check was left out, too; a Python that is not here is no fault.
+            left_out = r"^WARNING: Skipping (?!.* on Python )"
+            yield Step([venv / "ansible-test", *command, "--color", "no"], copy, env, clean=left_out)
 
     on = f"on Python {controller} for {targets[0]} to {targets[-1]}"
     yield Gate(f"core {series}", f"ansible-test's checks and the unit tests with ansible-core {series} {on}", steps)

@@ -75,9 +75,7 @@ def ensure(name: str, python: str = sys.executable, packages: tuple[str, ...] = 
 
 def _make(home: Path, python: str, wanted: list[str]) -> None:
     if not can_make_venvs(python):
-        raise VenvError(
-            f"{python} cannot make virtual environments: install python3-venv, or use another by PYTHON=..."
-        )
+        raise VenvError(f"{python} cannot make virtual environments: install python3-venv, or use PYTHON=...")
     print(f"==> {home.relative_to(ROOT)}: a virtual environment", flush=True)
     began = time.monotonic()
     # An environment that knows it is inside of another one would take that one's packages for its own.
