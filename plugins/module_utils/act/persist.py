@@ -205,7 +205,7 @@ def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> No
     sink.remove_tree(scratch)
     for path, content in files.items():
         where = sink.host_path(scratch + "/" + path)
-        os.makedirs(os.path.dirname(where), mode=0o755, exist_ok=True)
+        sink.make_parents(scratch + "/" + path)
         with open(where, "wb") as stream:
             stream.write(content)
         if path == FRONT_DOOR:

@@ -29,9 +29,16 @@ class FileState(NamedTuple):
 
 
 ABSENT = FileState()
+# One name, not one for each process: all writers hold one lock, and what a killed run has left is found again.
+SCRATCH = ".edgenpu-tuning.new"
 
 
 Parser = Callable[[str], Optional[Tuple[int, ...]]]
+
+
+def _open_existing(path: str, flags: int) -> int:
+    # O_CREAT makes the kernel answer EACCES instead of ENOENT where a value has just gone.
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 class NotAFile(Exception):
@@ -66,16 +73,15 @@ class Sink:
     def put(self, path: str, state: FileState) -> None:
         """Make PATH what STATE says, in one step: a reader sees the old or the new, never half of it."""
         where = self.host_path(path)
+        self.tidy(path)
         if state.content is None and state.target is None:
             if os.path.lexists(where):
                 os.unlink(where)
                 self._sync(os.path.dirname(where))
             return
+        self.make_parents(path)
         directory = os.path.dirname(where)
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-        scratch = os.path.join(directory, ".edgenpu-%d" % os.getpid())
-        if os.path.lexists(scratch):
-            os.unlink(scratch)  # left by a run that was killed
+        scratch = os.path.join(directory, SCRATCH)
         if state.target is not None:
             os.symlink(state.target, scratch)
             os.chown(scratch, state.uid, state.gid, follow_symlinks=False)
@@ -93,6 +99,18 @@ class Sink:
             os.unlink(scratch)
             raise
         self._sync(directory)
+
+    def tidy(self, path: str) -> None:
+        """Remove what a killed run has left beside PATH."""
+        scratch = os.path.join(os.path.dirname(self.host_path(path)), SCRATCH)
+        if os.path.lexists(scratch):
+            os.unlink(scratch)
+
+    def make_parents(self, path: str) -> None:
+        """Make the directories above PATH that do not exist yet, open to all whatever the umask is."""
+        for parent in self.missing_parents(path):
+            os.mkdir(self.host_path(parent))
+            os.chmod(self.host_path(parent), 0o755)
 
     @staticmethod
     def _sync(directory: str) -> None:
@@ -124,7 +142,8 @@ class Sink:
             os.rmdir(where)
 
     def remove_if_empty(self, path: str) -> bool:
-        """Remove a directory if nothing is in it; tell whether it is gone."""
+        """Remove a directory if nothing is in it (of a killed run's leavings apart); tell whether it is gone."""
+        self.tidy(path + "/")
         try:
             os.rmdir(self.host_path(path))
         except FileNotFoundError:
@@ -139,7 +158,7 @@ class Sink:
         PARSE tells whether two texts are the same CPUs: the kernel may print another form of what it was given.
         """
         try:
-            with open(self.host_path(path), "w", encoding="ascii") as stream:
+            with open(self.host_path(path), "w", encoding="ascii", opener=_open_existing) as stream:
                 stream.write(value)
         except OSError as error:
             return self._refusal(path, value, error)

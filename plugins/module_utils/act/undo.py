@@ -103,6 +103,8 @@ def _undo_files(sink: Sink, ledger: Ledger, role: str, check: bool) -> List[Tupl
         ledger.save()
     for entry in reversed(ledger.entries(role, "file")):
         original = entry.state or FileState()
+        if not check:
+            sink.tidy(entry.id)
         before = sink.state(entry.id)
         if before != original:
             undone.append((entry.id, before, original))
