@@ -98,6 +98,7 @@ class TestVirtualisation:
             ("/proc/device-tree/hypervisor/compatible", "linux,kvm\0", "kvm"),
             ("/proc/device-tree/hypervisor/compatible", "xen,xen-4.17\0xen,xen\0", "xen"),
             ("/proc/device-tree/fw-cfg@9020000/compatible", "qemu,fw-cfg-mmio\0", "qemu"),
+            ("/proc/device-tree/virtio_mmio@a000000/compatible", "virtio,mmio\0", "unknown hypervisor"),
             ("/sys/firmware/devicetree/base/compatible", "linux,dummy-virt\0", "qemu"),
             ("/proc/device-tree/compatible", "rockchip,rk3588\0", None),
             ("/proc/cpuinfo", "processor : 0\nflags\t\t: fpu hypervisor sse\n", "unknown hypervisor"),

@@ -292,6 +292,11 @@ class TestRead:
         device = pci.read_devices(tree.root)[0]
         assert (device.parent, device.controller, device.device) == (None, None, 0x0650)
 
+    @pytest.mark.parametrize(("text", "state"), [("D3hot", "D3hot"), ("unknown", None), ("error", None)])
+    def test_power_state(self, tree: Tree, text: str, state: str | None) -> None:
+        tree.pci("pci0000:00/0000:00:02.0", ENDPOINT, {"power_state": text})
+        assert pci.read_devices(tree.root)[0].power_state == state
+
     def test_order_is_numeric(self, tree: Tree) -> None:
         bdfs = ["0000:02:00.0", "0000:02:00.1", "0000:0a:00.0", "0001:00:00.0", "ffff:00:00.0", "10000:e0:06.0"]
         for bdf in reversed(bdfs):
