@@ -23,6 +23,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.obstacles im
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host, read_host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
 
 
 def runner_of(module: AnsibleModule) -> Runner:
@@ -48,6 +49,14 @@ def writable_host(module: AnsibleModule, root: Root) -> Host:
     if trouble is not None:
         module.fail_json(msg=trouble)
     return host
+
+
+def no_card(host: Host, root: Root) -> str:
+    """Return the sentence for a host without an NPU card."""
+    return (
+        "no NPU card on %s among %d PCI devices, so nothing was changed; seat the card, or add its identity to devices"
+        % (host.model or "this host", len(root.names(DEVICES)))
+    )
 
 
 def changes_as_data(changes: Sequence[Change]) -> List[Dict[str, Any]]:

@@ -19,6 +19,7 @@ description:
   - The governor found first is recorded before the first write, and given back with O(state=absent).
 extends_documentation_fragment:
   - edgenpu.tuning.keeper
+  - edgenpu.tuning.devices
 options:
   fast:
     description:
@@ -31,6 +32,12 @@ options:
       - Governor for all other policies. V(keep) leaves them as they are.
     type: str
     default: keep
+  only_with_card:
+    description:
+      - Change nothing on a host without an NPU card, where a held clock would cost power and gain nothing.
+      - Use V(false) for hosts whose NPU is no PCI card.
+    type: bool
+    default: true
 seealso:
   - module: edgenpu.tuning.irq_affinity
 """
@@ -139,14 +146,16 @@ unknown:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, tune_clocks
-from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import KEEPER_ARGUMENTS
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, npu_cards, tune_clocks
+from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT, KEEPER_ARGUMENTS
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     exit_with,
     keep_wishes,
     live_sink,
+    no_card,
     refusals_told,
     undo_and_exit,
     writable_host,
@@ -161,6 +170,8 @@ def main() -> None:
             KEEPER_ARGUMENTS,
             fast={"type": "str", "default": "performance"},
             others={"type": "str", "default": "keep"},
+            only_with_card={"type": "bool", "default": True},
+            devices=DEVICES_ARGUMENT,
         ),
         supports_check_mode=True,
     )
@@ -172,6 +183,9 @@ def main() -> None:
             undo_and_exit(module, sink, ledger, CLOCKS)
         wishes = ClockWishes.from_data({name: module.params[name] for name in ("fast", "others")})
         policies = read_policies(sink.root)
+        if module.params["only_with_card"] and not npu_cards(sink.root, resolve(module.params["devices"])):
+            message = no_card(host, sink.root) + "; or set only_with_card: false if its NPU is no PCI card"
+            exit_with(module, [], [], [], [], msg=message, policies=[])
         if not policies:
             message = (
                 "%s has no cpufreq policies (its firmware or hypervisor sets the clocks), so nothing was changed"

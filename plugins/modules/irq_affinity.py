@@ -203,6 +203,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     exit_with,
     keep_wishes,
     live_sink,
+    no_card,
     refusals_told,
     undo_and_exit,
     writable_host,
@@ -255,11 +256,7 @@ def main() -> None:
         check_cpus(read_cpus(sink.root), wishes)
         cards = npu_cards(sink.root, wishes.catalogue)
         if not cards:
-            message = (
-                "no NPU card on %s among %d PCI devices, so nothing was changed; seat the card, or add its identity to "
-                "devices" % (host.model or "this host", len(sink.root.names("/sys/bus/pci/devices")))
-            )
-            exit_with(module, [], [], [], [], msg=message, cards=[], placements=[])
+            exit_with(module, [], [], [], [], msg=no_card(host, sink.root), cards=[], placements=[])
         kept = keep_wishes(module, sink, ledger, INTERRUPTS, wishes.to_data())
         outcome, served = tune_interrupts(sink, ledger, wishes, cards, module.check_mode)
     exit_with(
