@@ -15,7 +15,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import read_interrupts
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import read_interrupts, read_thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
@@ -27,6 +27,7 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
     irqs = [irq for card in cards(devices, catalogue) for irq in vectors(card)]
     wishes, _problems = read_wishes(root)
     host = read_host(root)
+    threads = ((irq, read_thread(root, irq)) for irq in irqs)
     return Snapshot(
         host,
         devices,
@@ -38,4 +39,5 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         wishes,
         # EBUSY is an answer: all CPUs of that cpufreq policy are offline.
         tuple(sorted({(path, code) for path, code in root.unread if code != "EBUSY"})),
+        tuple((irq, thread) for irq, thread in threads if thread is not None),
     )

@@ -15,7 +15,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import tiers
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, path_to_root
 
 SCHEMA = 1  # of the report
@@ -67,6 +67,11 @@ def interrupt(value: Interrupt) -> Dict[str, Any]:
     return data
 
 
+def thread(value: Optional[Thread]) -> Optional[Dict[str, Any]]:
+    """Return an interrupt's thread as data; None for an interrupt that has none."""
+    return None if value is None else dict(plain(value), allowed=cpu_list(value.allowed))
+
+
 def finding(value: Finding) -> Dict[str, Any]:
     """Return a finding as data."""
     data: Dict[str, Any] = plain(value)
@@ -76,11 +81,14 @@ def finding(value: Finding) -> Dict[str, Any]:
 def report(snapshot: Snapshot) -> Dict[str, Any]:
     """Return the whole report on a host."""
     found = findings(snapshot)
+    threads = dict(snapshot.threads)
     cards: List[Dict[str, Any]] = []
     for card in snapshot.cards:
         data = pci_device(card, snapshot.devices, snapshot.catalogue)
         data["interrupts"] = [
-            interrupt(snapshot.interrupts[irq]) for irq in vectors(card) if irq in snapshot.interrupts
+            dict(interrupt(snapshot.interrupts[irq]), thread=thread(threads.get(irq)))
+            for irq in vectors(card)
+            if irq in snapshot.interrupts
         ]
         cards.append(data)
     return {

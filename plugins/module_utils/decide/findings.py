@@ -26,7 +26,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu, tiers
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, bandwidth_mb_s
 
@@ -37,6 +37,7 @@ class Snapshot(NamedTuple):
     """A host at one moment.
 
     WISHES: what is kept on the host, by role. UNREAD: (path, errno name) of what could not be read.
+    THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards.
     """
 
     host: Host
@@ -48,6 +49,7 @@ class Snapshot(NamedTuple):
     irqbalance: Irqbalance
     wishes: Mapping[str, Mapping[str, Any]]
     unread: Tuple[Tuple[str, str], ...] = ()
+    threads: Tuple[Tuple[int, Thread], ...] = ()
 
     @property
     def cards(self) -> List[PciDevice]:
