@@ -18,7 +18,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
 DEFAULT = "/proc/irq/default_smp_affinity"
-LOCK_PATH = "/run/lock/edgenpu-tuning-load.lock"  # not the writers' lock: a module's load may block for minutes
+LOCK_PATH = "/run/edgenpu-tuning-load.lock"  # not the writers' lock: a module's load may block for minutes
 
 
 class Loaded(NamedTuple):

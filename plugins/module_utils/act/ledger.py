@@ -14,6 +14,7 @@ import binascii
 import fcntl
 import json
 import os
+import re
 from types import TracebackType
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Type
 
@@ -23,7 +24,10 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 PATH = "/var/lib/edgenpu-tuning/ledger.json"
 SCHEMA = 1
 SHARED = "shared"  # the role that owns what several roles need
-LOCK_PATH = "/run/lock/edgenpu-tuning.lock"
+# Not in /run/lock: everybody may write there, and whoever makes the file first can keep us waiting for ever.
+LOCK_PATH = "/run/edgenpu-tuning.lock"
+
+_VECTOR = re.compile(r"[^#]+#[0-9]+")
 
 
 class Entry(NamedTuple):
@@ -70,14 +74,29 @@ def _pack(state: FileState) -> Dict[str, Any]:
 
 
 def _unpack(data: Dict[str, Any]) -> FileState:
-    content = data["content"]
-    return FileState(
-        None if content is None else binascii.a2b_base64(content),
-        data["target"],
-        data["mode"],
-        data["uid"],
-        data["gid"],
-    )
+    content, target = data["content"], _text(data["target"])
+    numbers = [data[name] for name in ("mode", "uid", "gid")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("mode and owner %r" % (numbers,))
+    return FileState(None if content is None else binascii.a2b_base64(content), target, *numbers)
+
+
+def _text(value: Any) -> Optional[str]:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("%r is no text" % (value,))
+    return value
+
+
+def _entry(data: Dict[str, Any]) -> Entry:
+    state = data.get("state")
+    if (data["kind"] == "file") != (state is not None):
+        raise ValueError("%s %r with state %r" % (data["kind"], data["id"], state))
+    if data["kind"] == "interrupt" and not _VECTOR.fullmatch(data["id"]):
+        raise ValueError("interrupt %r" % (data["id"],))
+    entry = Entry(**dict(data, state=None if state is None else _unpack(state)))
+    for value in (entry.value, entry.boot_id):
+        _text(value)
+    return entry
 
 
 class Ledger:
@@ -99,10 +118,9 @@ class Ledger:
             if schema == SCHEMA:
                 self._pending = {str(path) for path in document.get("pending", ())}
                 for data in document["entries"]:
-                    state = data.get("state")
-                    entry = Entry(**dict(data, state=None if state is None else _unpack(state)))
+                    entry = _entry(data)
                     self._entries[entry.key] = entry
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WishError(
                 "%s is damaged (%s); nothing was changed; restore it from a backup, or move it away and accept that "
                 "the originals recorded in it are lost" % (PATH, error)
