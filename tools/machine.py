@@ -31,7 +31,8 @@ def install_missing() -> int:
 
     root = [] if os.geteuid() == 0 else ["sudo"]
     print("Debian packages to be installed" + (", with sudo:" if root else ":"))
-    print("\n".join(f"  {package}" for package in packages), flush=True)
+    print("\n".join(f"  {package}" for package in packages))
+    print("Python packages go to .venv/ and images to ~/.cache/edgenpu-tuning/, without root.", flush=True)
     missing_tool = next((tool for tool in ["apt-get", *root] if not shutil.which(tool)), None)
     if missing_tool:
         print(f"There is no {missing_tool} here: install them, or what corresponds to them, by hand.", file=sys.stderr)
