@@ -18,10 +18,10 @@ site: twin-up ## boot the twin, then playbooks/site.yml on it
 	$(RUN)/ansible-playbook playbooks/site.yml
 
 test: machine ## what every change must pass: lint, sanity, unit, molecule (scenario default)
-	@$(TOOLS) gate sanity lint unit molecule
+	@$(TOOLS) gate twin sanity lint unit molecule
 
 test-all: machine ## the above with every scenario, every Python and every ansible-core at hand (long)
-	@$(TOOLS) gate sanity lint unit matrix scenarios
+	@$(TOOLS) gate twin sanity lint unit matrix scenarios
 
 lint: ## reads the code: ansible-lint, Galaxy's importer, mypy, ruff, documentation, changelog
 	@$(TOOLS) gate lint
@@ -33,7 +33,7 @@ unit: ## unit tests, in seconds
 	@$(TOOLS) gate unit
 
 molecule: machine ## molecule/default on the twin
-	@$(TOOLS) gate molecule
+	@$(TOOLS) gate twin molecule
 
 bench: venv ## what the tuning costs: ratios and times on a twin of its own
 	@$(RUN)/python -m bench

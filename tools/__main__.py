@@ -22,7 +22,7 @@ def main() -> int:
     venv = commands.add_parser("venv", help="make a virtual environment of requirements/NAME.txt if need be")
     venv.add_argument("name")
     commands.add_parser("install", help="install the Debian packages that are missing, after asking")
-    gate = commands.add_parser("gate", help="run gates: lint, sanity, unit, molecule")
+    gate = commands.add_parser("gate", help="run gates, in the order given")
     gate.add_argument("groups", nargs="+", choices=sorted(GROUPS))
     gate.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many side by side (%(default)s)")
     arguments = parser.parse_args()
@@ -42,6 +42,7 @@ def main() -> int:
 
 GROUPS: dict[str, Callable[[], list[gates.Gate]]] = {
     "lint": gates.lint_gates,
+    "twin": gates.twin_gates,
     "sanity": gates.sanity_gates,
     "unit": gates.unit_gates,
     "molecule": gates.molecule_gates,

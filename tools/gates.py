@@ -197,6 +197,13 @@ def unit_gates() -> list[Gate]:
     return [Gate("unit", "parsers, decisions, writers, architecture", lambda: [step], live=True)]
 
 
+def twin_gates() -> list[Gate]:
+    """Return the gate that builds what the scenarios run on; minutes once, beside the other gates."""
+    venv = venvs.ensure("run")
+    step = Step([venv / "python", "-m", "twin", "build"], ROOT, _environment(venv, LINK_ROOT))
+    return [Gate("twin", "the digital twin can be built, or is", lambda: [step])]
+
+
 def molecule_gates() -> list[Gate]:
     """Return the gate of the scenario that every change must pass."""
     return [_molecule("default")]
