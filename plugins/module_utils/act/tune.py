@@ -108,7 +108,7 @@ def tune_interrupts(
     root = sink.root
     plan = affinity.plan(devices, _interrupts_of(root, devices), read_cpus(root), wishes)
     made, refused = _apply(sink, ledger, INTERRUPTS, "interrupt", plan.changes, check)
-    after = _interrupts_of(root, devices) if made and not check else {}
+    after = _interrupts_of(root, devices) if (made or refused) and not check else {}
     boot = boot_id(root)
     served = []
     for placement in plan.placements:
@@ -146,7 +146,7 @@ def tune_clocks(
     release = root.text("/proc/sys/kernel/osrelease") or ""
     plan = clocks.plan(policies, read_cpus(root), wishes, loadable_governors(root, release))
     made, refused = _apply(sink, ledger, CLOCKS, "governor", plan.changes, check)
-    after = {policy.name: policy.governor for policy in read_policies(root)} if made and not check else {}
+    after = {policy.name: policy.governor for policy in read_policies(root)} if (made or refused) and not check else {}
     predicted = {key: change.after for key, change in plan.changes} if check else {}
     boot = boot_id(root)
     return Outcome(made, refused, plan.unknown), [
