@@ -37,13 +37,14 @@ class Gate(NamedTuple):
     """A gate: its name, what it watches over, and the function that returns its steps when it is its turn.
 
     ``live`` gates run alone, with their output on the terminal as it comes; the others run side by side and show theirs
-    only if they fail.
+    only if they fail. ``slow`` ones are not started once another has failed.
     """
 
     name: str
     watches: str
     steps: Callable[[], Iterable[Step]]
     live: bool = False
+    slow: bool = False
 
 
 def say(text: str) -> None:
@@ -52,10 +53,7 @@ def say(text: str) -> None:
 
 
 def run(gates: Iterable[Gate], jobs: int) -> int:
-    """Run GATES, up to JOBS of those that may run side by side; return 0 if all hold, 1 otherwise.
-
-    A live gate is slow, so it is not started once another one has failed.
-    """
+    """Run GATES, up to JOBS of those that may run side by side; return 0 if all hold, 1 otherwise."""
     failed: list[str] = []
     waiting: list[Gate] = []
 
@@ -71,7 +69,7 @@ def run(gates: Iterable[Gate], jobs: int) -> int:
             waiting.append(gate)
             continue
         finish_waiting()
-        if failed:
+        if gate.slow and failed:
             say(f"--- {gate.name}: not run, since {', '.join(failed)} failed")
         elif not _run_one(gate):
             failed.append(gate.name)
@@ -219,4 +217,4 @@ def _molecule(scenario: str) -> Gate:
     venv = venvs.ensure("run")
     make_link()
     step = Step([venv / "molecule", "test", "--scenario-name", scenario], ROOT, _environment(venv, LINK_ROOT))
-    return Gate(f"molecule {scenario}", f"molecule/{scenario} on the twin", lambda: [step], live=True)
+    return Gate(f"molecule {scenario}", f"molecule/{scenario} on the twin", lambda: [step], live=True, slow=True)
