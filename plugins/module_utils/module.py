@@ -93,11 +93,21 @@ def diff_of(changes: Sequence[Change], files: Sequence[Tuple[str, FileState, Fil
     return diffs + [_file_diff(path, before, after) for path, before, after in files]
 
 
+def lasting_python(executable: str, system: str = "/usr/bin/python3") -> str:
+    """Return the path under which this interpreter will be found for longest.
+
+    That is SYSTEM if it is the same one: an upgrade of the distribution takes /usr/bin/python3.11 away, and with it an
+    agent that names it. What leads out of a virtual environment is followed.
+    """
+    real = os.path.realpath(executable)
+    return system if os.path.realpath(system) == real else real
+
+
 def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wishes: Dict[str, Any]) -> Kept:
     """Leave on the box what keeps WISHES in force, if the task asks for that."""
     if not module.params["persist"]:
         return Kept([], [], [])
-    python = os.path.realpath(sys.executable) if not sys.executable.startswith("/usr/bin/") else sys.executable
+    python = lasting_python(sys.executable)
     return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode)
 
 
