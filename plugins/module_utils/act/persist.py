@@ -63,6 +63,7 @@ AGENT_MODULES = (
 BASE = "/usr/lib/edgenpu-tuning"
 CURRENT = BASE + "/current"
 FRONT_DOOR = "edgenpu-tuning"
+_UNFINISHED = ".new"  # behind the name of an agent that is being installed
 COMMAND = "/usr/local/bin/edgenpu-tuning"
 UNIT_NAME = "edgenpu-tuning.service"
 UNIT = "/etc/systemd/system/" + UNIT_NAME
@@ -196,12 +197,20 @@ def agent_name(files: Mapping[str, bytes]) -> str:
 
 
 def _is_intact(sink: Sink, directory: str, files: Mapping[str, bytes]) -> bool:
+    if not sink.state(directory + "/" + FRONT_DOOR).mode & 0o100:
+        return False
     return all(sink.root.data(directory + "/" + path) == content for path, content in files.items())
+
+
+def remove_agent(sink: Sink, directory: str) -> None:
+    """Remove an agent, and what a run that was killed while installing it has left."""
+    for path in (directory + _UNFINISHED, directory):
+        sink.remove_tree(path)
 
 
 def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> None:
     """Write the agent beside its final place, compile it there, and rename: a killed run leaves no half agent."""
-    scratch = directory + ".new"
+    scratch = directory + _UNFINISHED
     sink.remove_tree(scratch)
     for path, content in files.items():
         where = sink.host_path(scratch + "/" + path)
@@ -392,7 +401,7 @@ def keep(
             ledger.forget(entry)
         for entry in ledger.entries(kind="tree"):
             if entry.id != directory:
-                sink.remove_tree(entry.id)
+                remove_agent(sink, entry.id)
                 ledger.forget(entry)
         ledger.save()
         refused += follow_up(ledger, runner)

@@ -13,6 +13,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import 
     Runner,
     follow_up,
     put_files,
+    remove_agent,
     shared_files,
     show,
 )
@@ -118,7 +119,7 @@ def _undo_files(sink: Sink, ledger: Ledger, role: str, check: bool) -> List[Tupl
 def _undo_made(sink: Sink, ledger: Ledger, trees: bool) -> None:
     """Remove the agent's TREES, and of the directories made by us those that are empty now, innermost first."""
     for entry in ledger.entries(SHARED, "tree") if trees else ():
-        sink.remove_tree(entry.id)
+        remove_agent(sink, entry.id)
         ledger.forget(entry)
     for entry in sorted(ledger.entries(SHARED, "directory"), key=lambda made: -len(made.id)):
         if sink.remove_if_empty(entry.id):
