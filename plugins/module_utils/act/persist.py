@@ -24,9 +24,8 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes impo
 
 if TYPE_CHECKING:  # never run: these lines tell Ansible's payload builder what the agent is made of
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, look, undo
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import obstacles
 
-    _CARRIED = (agent, born, look, undo, obstacles)
+    _CARRIED = (agent, born, look, undo)
 
 COLLECTION = "ansible_collections.edgenpu.tuning.plugins.module_utils"
 AGENT_MODULES = (
@@ -45,7 +44,6 @@ AGENT_MODULES = (
     "decide.clocks",
     "decide.describe",
     "decide.findings",
-    "decide.obstacles",
     "decide.shapes",
     "decide.topology",
     "observe",
