@@ -106,7 +106,7 @@ def lasting_python(executable: str, system: str = "/usr/bin/python3") -> str:
 def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wishes: Dict[str, Any]) -> Kept:
     """Leave on the box what keeps WISHES in force, if the task asks for that."""
     if not module.params["persist"]:
-        return Kept([], [], [])
+        return Kept([], [], [], [])
     python = lasting_python(sys.executable)
     return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode)
 

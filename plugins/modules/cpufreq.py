@@ -201,7 +201,7 @@ def main() -> None:
         outcome.changes + kept.changes,
         kept.files,
         outcome.refused + kept.refused,
-        outcome.unknown,
+        outcome.unknown + kept.unknown,
         msg="%d of %d policies %s" % (len(outcome.changes), len(policies), verb),
         policies=[plain(one) for one in clocked],
     )

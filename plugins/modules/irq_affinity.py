@@ -264,7 +264,7 @@ def main() -> None:
         kept.changes + outcome.changes,
         kept.files,
         kept.refused + outcome.refused,
-        outcome.unknown,
+        outcome.unknown + kept.unknown,
         msg=sentence(module.check_mode, served, len(cards)),
         cards=[card.bdf for card in cards],
         placements=[placement_as_data(one) for one in served],

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import OWN_POLICY as IRQBALANCE_POLICY
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
@@ -68,7 +70,6 @@ UNIT = "/etc/systemd/system/" + UNIT_NAME
 ENABLED = "/etc/systemd/system/sysinit.target.wants/" + UNIT_NAME
 UDEV_RULES = "/etc/udev/rules.d/90-edgenpu-tuning.rules"
 MODPROBE_CONF = "/etc/modprobe.d/edgenpu-tuning.conf"
-IRQBALANCE_POLICY = BASE + "/irqbalance.d"
 IRQBALANCE_SCRIPT = IRQBALANCE_POLICY + "/npu-cards"
 IRQBALANCE_DROP_IN = "/etc/systemd/system/irqbalance.service.d/edgenpu-tuning.conf"
 
@@ -101,7 +102,7 @@ WantedBy=sysinit.target
 
 # "Restart", not "start": an event that arrives while the agent runs must not be lost.
 _UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
-_UDEV_CARD = 'ACTION=="bind", SUBSYSTEM=="pci", ATTR{vendor}=="0x%s", ATTR{device}=="0x%s", %s'
+_UDEV_CARD = 'ACTION=="bind", SUBSYSTEM=="pci", ATTR{vendor}=="%s", ATTR{device}=="%s", %s'
 _UDEV_CPU = 'ACTION=="online|offline", SUBSYSTEM=="cpu", %s'
 # cpufreq policies raise no event of their own; the driver that makes them does.
 _UDEV_CPUFREQ = 'ACTION=="bind", DRIVER=="*cpufreq*", %s'
@@ -150,11 +151,12 @@ Runner = Callable[[Sequence[str], float], Ran]
 
 
 class Kept(NamedTuple):
-    """What was written (or would be), each with its state before and after, and what could not be done."""
+    """What was written (or would be), each with its state before and after; what was refused; what is unknown yet."""
 
     changes: List[Change]
     files: List[Tuple[str, FileState, FileState]]
     refused: List[Change]
+    unknown: List[str]
 
 
 def agent_sources() -> Dict[str, bytes]:
@@ -237,11 +239,20 @@ def _systemctl(root: Root) -> str:
     return next((path for path in ("/usr/bin/systemctl", "/bin/systemctl") if root.exists(path)), "/usr/bin/systemctl")
 
 
+def _identities(wishes: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    """Return vendor and device of every card in WISHES as sysfs has them; [] if damaged, of which the agent tells."""
+    try:
+        kinds = resolve(wishes.get("catalogue"))
+    except WishError:
+        return []
+    return sorted({("0x%04x" % kind.vendor, "0x%04x" % kind.device) for kind in kinds})
+
+
 def _udev_text(root: Root, wishes: Mapping[str, Mapping[str, Any]]) -> str:
     run = _UDEV_RUN % _systemctl(root)
     lines = ["# Written by edgenpu.tuning: what may undo the tuning starts the agent.", _UDEV_CPU % run]
-    for entry in wishes.get("irq_affinity", {}).get("catalogue", ()):
-        lines.append(_UDEV_CARD % (entry["vendor"], entry["device"], run))
+    if "irq_affinity" in wishes:
+        lines += [_UDEV_CARD % (vendor, device, run) for vendor, device in _identities(wishes["irq_affinity"])]
     if "governor" in wishes:
         lines.append(_UDEV_CPUFREQ % run)
     return "\n".join(lines) + "\n"
@@ -258,22 +269,27 @@ def shared_files(root: Root, wishes: Mapping[str, Mapping[str, Any]], agent_dire
     }
 
 
-def irqbalance_files(root: Root, wishes: Mapping[str, Any]) -> Tuple[Dict[str, FileState], List[Change]]:
-    """Return the files that keep irqbalance off the cards, and why they cannot be given where that is so."""
+def irqbalance_files(root: Root, wishes: Mapping[str, Any]) -> Tuple[Dict[str, FileState], List[str]]:
+    """Return the files that keep irqbalance off the cards; where they cannot, a sentence on what is unknown then.
+
+    That is no refusal: a user who has a policy script of their own may well have taken care of the cards in it.
+    """
     balancer = read_irqbalance(root)
-    if not balancer.installed:
+    if not balancer.installed and not balancer.running:
         return {}, []
-    if balancer.policy_script not in (None, IRQBALANCE_POLICY) or balancer.exec_start_without_ours is None:
-        why = (
-            "irqbalance already has a policy script, %s, and can have only one: let it print ban=true for the NPU cards"
-            % balancer.policy_script
-            if balancer.exec_start_without_ours is not None
-            else "no unit file of irqbalance was found to extend; start it with --policyscript=" + IRQBALANCE_POLICY
-        )
-        return {}, [Change(IRQBALANCE_DROP_IN, None, None, why)]
-    identities = "|".join(
-        sorted({"0x%s:0x%s" % (entry["vendor"], entry["device"]) for entry in wishes.get("catalogue", ())})
-    )
+    if balancer.policy_script not in (None, IRQBALANCE_POLICY):
+        return {}, [
+            "whether irqbalance leaves the cards alone: unknown until its policy script, %s, prints ban=true for them "
+            "(it takes one script or directory only)" % balancer.policy_script
+        ]
+    if balancer.exec_start_without_ours is None:
+        if not balancer.running:
+            return {}, []  # masked, or a program that nothing starts
+        return {}, [
+            "whether irqbalance leaves the cards alone: unknown until it is started with --policyscript=%s, or by a "
+            "unit file of systemd" % IRQBALANCE_POLICY
+        ]
+    identities = "|".join("%s:%s" % pair for pair in _identities(wishes))
     return {
         IRQBALANCE_SCRIPT: _text_file(_IRQBALANCE_TEXT % identities, 0o755),
         IRQBALANCE_DROP_IN: _text_file(_DROP_IN_TEXT % (balancer.exec_start_without_ours, IRQBALANCE_POLICY)),
@@ -373,9 +389,9 @@ def keep(
     wanted = {path: (SHARED, state) for path, state in shared_files(sink.root, on_box, name).items()}
     document = json.dumps({"schema": WISHES_SCHEMA, "wishes": wishes}, indent=1, sort_keys=True) + "\n"
     wanted[wishes_path(role)] = (role, _text_file(document))
-    refused: List[Change] = []
+    unknown: List[str] = []
     if role == "irq_affinity":
-        extra, refused = irqbalance_files(sink.root, wishes)
+        extra, unknown = irqbalance_files(sink.root, wishes)
         extra.update(module_files(sink.root, wishes))
         wanted.update((path, (role, state)) for path, state in extra.items())
     obsolete = [entry for entry in ledger.entries(role, "file") if entry.id not in wanted]
@@ -402,5 +418,5 @@ def keep(
                 remove_agent(sink, entry.id)
                 ledger.forget(entry)
         ledger.save()
-        refused += follow_up(ledger, runner)
-    return Kept(changes, written, refused)
+    refused = [] if check else follow_up(ledger, runner)
+    return Kept(changes, written, refused, unknown)
