@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
@@ -72,12 +73,13 @@ def _one_round(
 def keep_in_force(sink: Sink, check: bool = False) -> Report:
     """Follow the wishes on the box, until nothing changed while doing so (at most MAX_ROUNDS times).
 
+    Check mode takes no lock, since it writes nothing and may be run by anyone.
     Raises WishError if the ledger cannot be used; nothing has been changed then.
     """
     changes: List[Change] = []
     refused: List[Change] = []
     unknown: List[str] = []
-    with Locked(sink):
+    with contextlib.nullcontext() if check else Locked(sink):
         wishes, unreadable = read_wishes(sink.root)
         ledger = Ledger(sink)
         rounds = 0

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Entry, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import (
@@ -126,8 +126,10 @@ def _undo_made(sink: Sink, ledger: Ledger, trees: bool) -> None:
             ledger.forget(entry)
 
 
-def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool) -> Undone:
+def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool, before_it: Sequence[str] = ()) -> Undone:
     """Give back all that ROLE changed on this host; with the last role go agent, unit, rules and command, too.
+
+    BEFORE_IT: roles given back just before, of which check mode still sees the wishes.
 
     The ledger forgets an original only when it has been given back, so that a killed or refused undo can be
     repeated. Wishes go first: the agent must not set again what is being given back.
@@ -135,7 +137,8 @@ def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool) -> 
     root = sink.root
     files = _undo_files(sink, ledger, role, check)
     remaining, _problems = read_wishes(root)
-    remaining.pop(role, None)
+    for gone in (role, *before_it):
+        remaining.pop(gone, None)
     values = _undo_values(sink, ledger, role, check)
     made: List[Change] = []
     if remaining:

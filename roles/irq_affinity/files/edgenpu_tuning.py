@@ -127,11 +127,13 @@ def rollback(options: List[str]) -> int:
         return 1
     sink = Sink(Root("/"))
     refused = []
-    with Locked(sink):
+    import contextlib
+
+    with contextlib.nullcontext() if check else Locked(sink):
         ledger = Ledger(sink)
         roles = sorted({entry.role for entry in ledger.entries()} - {SHARED}) or [SHARED]
-        for role in roles:
-            undone = undo(sink, ledger, role, run_command, check)
+        for at, role in enumerate(roles):
+            undone = undo(sink, ledger, role, run_command, check, roles[:at])
             tell_changes(undone.changes, undone.refused, "would give back" if check else "gave back")
             for line in undone.left:
                 print(line)
