@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Callable, List, NamedTuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Locked
@@ -49,7 +50,11 @@ def born_there(sink: Sink, module: str, load: Callable[[], int]) -> Loaded:
     The module is loaded whatever else fails, and the default mask is put back whatever the load does.
     """
     problems: List[str] = []
-    with Locked(sink, LOCK_PATH):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(Locked(sink, LOCK_PATH))
+        except OSError as error:
+            return Loaded(load(), ["%s: %s" % (LOCK_PATH, error.strerror)])
         before = sink.root.text(DEFAULT)
         mask = ""
         try:

@@ -158,7 +158,7 @@ def load(options: List[str]) -> int:
     signal.signal(signal.SIGTERM, stop)  # so that the default mask is put back
 
     def modprobe() -> int:
-        return subprocess.call(["modprobe", "--ignore-install", *options])
+        return subprocess.call(["modprobe", "--ignore-install", *options], env=dict(os.environ, **{LOADING: "1"}))
 
     loaded = born_there(Sink(Root("/")), options[0], modprobe)
     for problem in loaded.problems:
