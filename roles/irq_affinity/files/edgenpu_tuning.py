@@ -32,12 +32,20 @@ Exit status: 0 done; 1 something is refused, wished for in vain or (diagnose) cr
 
 
 def catalogue_in_force(root: Any) -> Any:
-    """Return the catalogue kept on the box, the built-in one where there is none."""
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
+    """Return the catalogue kept on the box, the built-in one where there is none; tell of wishes that are damaged."""
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, resolve
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes, wishes_path
 
-    wishes, _problems = read_wishes(root)
-    return resolve(wishes.get("irq_affinity", {}).get("catalogue"))
+    wishes, problems = read_wishes(root)
+    kinds = BUILT_IN
+    try:
+        kinds = resolve(wishes.get("irq_affinity", {}).get("catalogue"))
+    except WishError as error:
+        problems.append("%s: %s" % (wishes_path("irq_affinity"), error))
+    for problem in problems:
+        print("edgenpu-tuning: %s" % problem, file=sys.stderr)
+    return kinds
 
 
 def run_command(argv: Sequence[str], timeout_s: float) -> Any:
@@ -87,6 +95,8 @@ def agent(options: List[str]) -> int:
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
     from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 
+    if not need_root(False):
+        return 1
     report = keep_in_force(Sink(Root("/")))
     for word, changes in (("changed", report.changes), ("refused", report.refused)):
         for change in changes:
@@ -117,6 +127,8 @@ def apply(options: List[str]) -> int:
 
 def rollback(options: List[str]) -> int:
     """Give everything back, the agent and this command included."""
+    import contextlib
+
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger, Locked
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
@@ -127,8 +139,6 @@ def rollback(options: List[str]) -> int:
         return 1
     sink = Sink(Root("/"))
     refused = []
-    import contextlib
-
     with contextlib.nullcontext() if check else Locked(sink):
         ledger = Ledger(sink)
         roles = sorted({entry.role for entry in ledger.entries()} - {SHARED}) or [SHARED]
@@ -160,6 +170,8 @@ def load(options: List[str]) -> int:
     def modprobe() -> int:
         return subprocess.call(["modprobe", "--ignore-install", *options], env=dict(os.environ, **{LOADING: "1"}))
 
+    if LOADING in os.environ:
+        return modprobe()  # a module that the other one needs: who loads that one waits for us and holds the lock
     loaded = born_there(Sink(Root("/")), options[0], modprobe)
     for problem in loaded.problems:
         print("edgenpu-tuning: %s" % problem, file=sys.stderr)
@@ -231,6 +243,7 @@ def status(options: List[str]) -> int:
     return 0
 
 
+LOADING = "EDGENPU_TUNING_LOADING"
 VERBS = {"status": status, "diagnose": diagnose, "apply": apply, "rollback": rollback, "agent": agent, "load": load}
 OPTIONS = {"diagnose": {"--json"}, "apply": {"--check"}, "rollback": {"--check"}}
 
@@ -256,11 +269,14 @@ def main(arguments: List[str]) -> int:
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 
     try:
-        return VERBS[arguments[0]](arguments[1:])
+        status = VERBS[arguments[0]](arguments[1:])
+        sys.stdout.flush()
+        return status
     except (WishError, NotAFile) as error:
         print("edgenpu-tuning: %s" % error, file=sys.stderr)
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read this has gone; Python must not try again to write it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print("edgenpu-tuning: %s: %s" % (error.filename or "a file", error.strerror), file=sys.stderr)
     return 1
