@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Parser, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list, parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -137,14 +137,17 @@ class Kernel(Sink):
     """A tree in which a kernel answers: it steers interrupts, keeps what was set, and can be told to refuse.
 
     WRITES lists the paths of kernel values as they are written, FILES those of files as they are put, EVENTS both.
-    BEFORE_PUT and AFTER_VALUE are called with a path, for tests that interfere.
+    REFUSALS maps a path to the reason, KEEPS to what the kernel makes of any value. BEFORE_PUT, BEFORE_VALUE and
+    AFTER_VALUE are called with a path, for tests that interfere.
     """
 
     def __init__(self, root: Root) -> None:
         super().__init__(root)
         self.events: List[Tuple[str, str]] = []
         self.refusals: Dict[str, str] = {}
+        self.keeps: Dict[str, str] = {}
         self.before_put: Callable[[str], None] = lambda path: None
+        self.before_value: Callable[[str], None] = lambda path: None
         self.after_value: Callable[[str], None] = lambda path: None
 
     @property
@@ -160,19 +163,26 @@ class Kernel(Sink):
         self.events.append(("file", path))
         super().put(path, state)
 
-    def set_value(self, path: str, value: str) -> Optional[str]:
+    def set_value(self, path: str, value: str, parse: Parser = parse_list) -> Optional[str]:
+        self.before_value(path)
         if path in self.refusals:
             return self.refusals[path]
         self.events.append(("value", path))
-        reason = super().set_value(path, value)
+        reason = super().set_value(path, value, parse)
         directory, _slash, name = path.rpartition("/")
-        if reason is None and name == "smp_affinity_list":
+        if path in self.keeps:
+            self._answer(path, self.keeps[path])
+            reason = "clamped"
+        elif reason is None and name == "smp_affinity_list":
             online = parse_list(self.root.text("/sys/devices/system/cpu/online") or "") or ()
             served = sorted(set(parse_list(value) or ()) & set(online))[:1]
-            with open(self.host_path(directory + "/effective_affinity_list"), "w", encoding="ascii") as stream:
-                stream.write(format_list(served) + "\n")
+            self._answer(directory + "/effective_affinity_list", format_list(served))
         self.after_value(path)
         return reason
+
+    def _answer(self, path: str, text: str) -> None:
+        with open(self.host_path(path), "w", encoding="ascii") as stream:
+            stream.write(text + "\n")
 
 
 class Board:
