@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
@@ -51,27 +51,38 @@ def _circumstances(root: Root) -> Tuple[Any, ...]:
 
 
 def _one_round(
-    sink: Sink, ledger: Ledger, wishes: Dict[str, Dict[str, Any]], problems: List[str], check: bool
+    sink: Sink,
+    ledger: Ledger,
+    wishes: Dict[str, Dict[str, Any]],
+    problems: List[str],
+    check: bool,
+    tell: Callable[[Change], None],
 ) -> List[Outcome]:
+    def interrupts() -> Outcome:
+        asked = AffinityWishes.from_data(wishes[INTERRUPTS])
+        return tune_interrupts(sink, ledger, asked, npu_cards(sink.root, asked.catalogue), check)[0]
+
+    def clocks() -> Outcome:
+        return tune_clocks(sink, ledger, ClockWishes.from_data(wishes[CLOCKS]), read_policies(sink.root), check)[0]
+
     outcomes: List[Outcome] = []
-    try:
-        if INTERRUPTS in wishes:
-            affinity = AffinityWishes.from_data(wishes[INTERRUPTS])
-            cards = npu_cards(sink.root, affinity.catalogue)
-            outcomes.append(tune_interrupts(sink, ledger, affinity, cards, check)[0])
-    except WishError as error:
-        problems.append(str(error))
-    try:
-        if CLOCKS in wishes:
-            clocks = ClockWishes.from_data(wishes[CLOCKS])
-            outcomes.append(tune_clocks(sink, ledger, clocks, read_policies(sink.root), check)[0])
-    except WishError as error:
-        problems.append(str(error))
+    for role, tune in ((INTERRUPTS, interrupts), (CLOCKS, clocks)):
+        if role not in wishes:
+            continue
+        try:
+            outcomes.append(tune())
+        except WishError as error:
+            problems.append(str(error))
+            continue
+        for change in outcomes[-1].changes:
+            tell(change)
     return outcomes
 
 
-def keep_in_force(sink: Sink, check: bool = False) -> Report:
+def keep_in_force(sink: Sink, check: bool = False, tell: Callable[[Change], None] = lambda change: None) -> Report:
     """Follow the wishes on the box, until nothing changed while doing so (at most MAX_ROUNDS times).
+
+    TELL is called with each change as soon as it has been made.
 
     Check mode takes no lock, since it writes nothing and may be run by anyone.
     Raises WishError if the ledger cannot be used; nothing has been changed then.
@@ -87,7 +98,7 @@ def keep_in_force(sink: Sink, check: bool = False) -> Report:
             rounds += 1
             problems = list(unreadable)
             before = _circumstances(sink.root)
-            outcomes = _one_round(sink, ledger, wishes, problems, check)
+            outcomes = _one_round(sink, ledger, wishes, problems, check, tell)
             changes += [change for outcome in outcomes for change in outcome.changes]
             refused = [change for outcome in outcomes for change in outcome.refused]
             unknown = [line for outcome in outcomes for line in outcome.unknown]

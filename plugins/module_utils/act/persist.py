@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import OWN_POLICY as IRQBALANCE_POLICY
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -90,8 +90,10 @@ StartLimitIntervalSec=0
 Type=oneshot
 ExecStart=$BASE/current/$DOOR agent
 TimeoutStartSec=60
-# A later event replaces a run that is under way; that is no failure.
-SuccessExitStatus=SIGTERM
+# "Restart" waits for a run that is under way instead of killing it: at boot one event follows the other, and a run that
+# is begun again each time would never place the interrupt. One that hangs is killed by the two limits.
+KillSignal=SIGCONT
+TimeoutStopSec=60
 
 [Install]
 WantedBy=sysinit.target
@@ -103,6 +105,10 @@ WantedBy=sysinit.target
 # "Restart", not "start": an event that arrives while the agent runs must not be lost.
 _UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
 _UDEV_CARD = 'ACTION=="bind", SUBSYSTEM=="pci", ATTR{vendor}=="%s", ATTR{device}=="%s", %s'
+# udev handles the events of one device one after the other: a worker that loads the card's module sits in that until the
+# firmware is loaded, and the card's "bind" waits behind it. The driver's own event, which the kernel sends when all its
+# cards are bound (drivers/base/driver.c, driver_register), waits for nobody.
+_UDEV_DRIVER = 'ACTION=="add", SUBSYSTEM=="drivers", DEVPATH=="/bus/pci/drivers/%s", %s'
 _UDEV_CPU = 'ACTION=="online|offline", SUBSYSTEM=="cpu", %s'
 # cpufreq policies raise no event of their own; the driver that makes them does.
 _UDEV_CPUFREQ = 'ACTION=="bind", DRIVER=="*cpufreq*", %s'
@@ -239,13 +245,17 @@ def _systemctl(root: Root) -> str:
     return next((path for path in ("/usr/bin/systemctl", "/bin/systemctl") if root.exists(path)), "/usr/bin/systemctl")
 
 
-def _identities(wishes: Mapping[str, Any]) -> List[Tuple[str, str]]:
-    """Return vendor and device of every card in WISHES as sysfs has them; [] if damaged, of which the agent tells."""
+def _kinds(wishes: Mapping[str, Any]) -> Tuple[CardKind, ...]:
+    """Return the catalogue in WISHES; () if it is damaged, of which the agent tells."""
     try:
-        kinds = resolve(wishes.get("catalogue"))
+        return resolve(wishes.get("catalogue"))
     except WishError:
-        return []
-    return sorted({("0x%04x" % kind.vendor, "0x%04x" % kind.device) for kind in kinds})
+        return ()
+
+
+def _identities(wishes: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    """Return vendor and device of every card in WISHES, as sysfs has them."""
+    return sorted({("0x%04x" % kind.vendor, "0x%04x" % kind.device) for kind in _kinds(wishes)})
 
 
 def _udev_text(root: Root, wishes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -253,6 +263,8 @@ def _udev_text(root: Root, wishes: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["# Written by edgenpu.tuning: what may undo the tuning starts the agent.", _UDEV_CPU % run]
     if "irq_affinity" in wishes:
         lines += [_UDEV_CARD % (vendor, device, run) for vendor, device in _identities(wishes["irq_affinity"])]
+        drivers = {driver for kind in _kinds(wishes["irq_affinity"]) for driver in kind.drivers}
+        lines += [_UDEV_DRIVER % (driver, run) for driver in sorted(drivers)]
     if "governor" in wishes:
         lines.append(_UDEV_CPUFREQ % run)
     return "\n".join(lines) + "\n"

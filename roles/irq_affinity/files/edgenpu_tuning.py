@@ -97,10 +97,12 @@ def agent(options: List[str]) -> int:
 
     if not need_root(False):
         return 1
-    report = keep_in_force(Sink(Root("/")))
-    for word, changes in (("changed", report.changes), ("refused", report.refused)):
-        for change in changes:
-            print(json.dumps(dict(change._asdict(), event=word), sort_keys=True))
+    def tell(event: str, change: Any) -> None:
+        print(json.dumps(dict(change._asdict(), event=event), sort_keys=True), flush=True)
+
+    report = keep_in_force(Sink(Root("/")), tell=lambda change: tell("changed", change))
+    for refusal in report.refused:
+        tell("refused", refusal)
     for word, lines in (("unknown", report.unknown), ("problem", report.problems)):
         for line in lines:
             print(json.dumps({"event": word, "message": line}, sort_keys=True))

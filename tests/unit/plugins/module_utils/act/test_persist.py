@@ -148,7 +148,10 @@ class TestKeep:
         run = 'RUN+="/usr/bin/systemctl --no-block restart edgenpu-tuning.service"'
         assert rules[1] == 'ACTION=="online|offline", SUBSYSTEM=="cpu", ' + run
         assert 'ACTION=="bind", SUBSYSTEM=="pci", ATTR{vendor}=="0x1f4b", ATTR{device}=="0x0650", ' + run in rules
-        assert len(rules) == 2 + len(BUILT_IN)
+        driver = 'ACTION=="add", SUBSYSTEM=="drivers", DEVPATH=="/bus/pci/drivers/ax_pcie_dev_host", ' + run
+        assert driver in rules
+        drivers = {name for kind in BUILT_IN for name in kind.drivers}
+        assert len(rules) == 2 + len(BUILT_IN) + len(drivers)
         assert not [line for line in rules if "cpufreq" in line]
 
     def test_udev_rules_of_the_clocks(self, board: hosts.Board) -> None:
@@ -491,7 +494,8 @@ class TestIrqbalance:
         runner = hosts.Commands()
         found = kept(board, runner=runner)
         assert board.root.text(IRQBALANCE_DROP_IN) == (
-            "# Written by edgenpu.tuning: irqbalance leaves the interrupts of NPU cards alone and balances all others.\n"
+            "# Written by edgenpu.tuning: irqbalance leaves the interrupts of NPU cards alone and balances all "
+            "others.\n"
             "[Service]\n"
             "ExecStart=\n"
             "ExecStart=/usr/sbin/irqbalance $IRQBALANCE_ARGS --policyscript=" + IRQBALANCE_POLICY
