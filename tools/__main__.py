@@ -14,6 +14,8 @@ from collections.abc import Callable
 from . import gates, machine, matrix, venvs
 from .places import make_link
 
+OLDEST_PYTHON = (3, 10)
+
 
 def main() -> int:
     """Run one command; return its exit status."""
@@ -27,6 +29,11 @@ def main() -> int:
     gate.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many side by side (%(default)s)")
     arguments = parser.parse_args()
 
+    if sys.version_info < OLDEST_PYTHON:
+        print(
+            f"{sys.executable} is Python {sys.version.split()[0]}, and 3.10 is needed: make PYTHON=...", file=sys.stderr
+        )
+        return 1
     try:
         if arguments.command == "venv":
             venvs.ensure(arguments.name)

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from .places import ROOT, VENVS
 
-OLDEST_PYTHON = (3, 10)
-
 
 class VenvError(Exception):
     """An environment could not be made; the message says what to do."""
@@ -55,11 +53,6 @@ def ensure(name: str, python: str = sys.executable, packages: tuple[str, ...] = 
 
     It holds PACKAGES if any are given, otherwise what requirements/NAME.txt lists.
     """
-    if python == sys.executable and sys.version_info < OLDEST_PYTHON:
-        raise VenvError(
-            f"{sys.executable} is Python {sys.version.split()[0]}; the tools need {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]}"
-            " or newer: make PYTHON=/path/to/a/newer/python3 ..."
-        )
     files = [] if packages else requirement_files(name)
     home = VENVS / name
     stamp = home / "made-from"
