@@ -82,7 +82,8 @@ Description=Interrupts of NPU cards and CPU clocks, as wished in $WISHES
 DefaultDependencies=no
 After=local-fs.target systemd-udevd.service
 Conflicts=shutdown.target
-Before=shutdown.target
+# Whatever uses the card starts after sysinit.target, and finds the interrupt in its place.
+Before=sysinit.target shutdown.target
 # Each event restarts this unit; a storm of CPU events must not use up a start limit.
 StartLimitIntervalSec=0
 
@@ -105,7 +106,7 @@ WantedBy=sysinit.target
 # "Restart", not "start": an event that arrives while the agent runs must not be lost.
 _UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
 _UDEV_CARD = 'ACTION=="bind", SUBSYSTEM=="pci", ATTR{vendor}=="%s", ATTR{device}=="%s", %s'
-# udev handles the events of one device one after the other: a worker that loads the card's module sits in that until the
+# udev handles the events of one device one after the other: a worker that loads the card's module sits there until the
 # firmware is loaded, and the card's "bind" waits behind it. The driver's own event, which the kernel sends when all its
 # cards are bound (drivers/base/driver.c, driver_register), waits for nobody.
 _UDEV_DRIVER = 'ACTION=="add", SUBSYSTEM=="drivers", DEVPATH=="/bus/pci/drivers/%s", %s'
