@@ -20,6 +20,12 @@ def tree(tmp_path: pathlib.Path) -> Tree:
 
 
 @pytest.fixture(autouse=True)
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test loses power; waiting for the disk a thousand times takes minutes."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(autouse=True)
 def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run as anybody, and what only root may do (give files to root) is left out then."""
     if os.geteuid() != 0:
