@@ -33,6 +33,6 @@ def read_wishes(root: Root) -> Tuple[Dict[str, Dict[str, Any]], List[str]]:
             if document["schema"] != SCHEMA:
                 raise ValueError("schema %r, this version knows %d" % (document["schema"], SCHEMA))
             wishes[name[: -len(".json")]] = dict(document["wishes"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             problems.append("%s holds no wishes (%s); run the playbook again, or delete the file" % (path, error))
     return wishes, problems
