@@ -75,7 +75,7 @@ def test_load_that_is_interrupted(board: hosts.Board) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble", ["no wishes", "damaged", "unheard of", "no card", "tier offline", "refused", "none"]
+    "trouble", ["no wishes", "damaged", "unheard of", "no card", "tier offline", "refused", "no default"]
 )
 def test_module_is_loaded_whatever_else_fails(board: hosts.Board, trouble: str) -> None:
     module = "unheard_of" if trouble == "unheard of" else MODULE
