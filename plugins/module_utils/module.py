@@ -149,7 +149,7 @@ def exit_with(
     if refused:
         sentence = "; ".join("%s: %s" % (change.path, change.why) for change in refused)
         if module.params["strict"]:
-            module.fail_json(msg="refused: " + sentence, **result)
+            module.fail_json(**dict(result, msg="refused: " + sentence))
         module.warn("refused: " + sentence)
     module.exit_json(**result)
 
