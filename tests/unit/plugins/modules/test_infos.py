@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.edgenpu.tuning.plugins.modules import npu_host_info, pcie_info
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.modules.running import Modules
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_host(modules: Modules, board: hosts.Board, check: bool) -> None:
+    before = board.snapshot()
+    status, data = modules.run(npu_host_info, check=check, root=str(board.tree.path))
+    assert (status, data["changed"]) == (0, False)
+    report = data["report"]
+    assert (report["schema"], report["verdict"]) == (1, "Not as fast as it can be: 4 things to do")
+    assert [card["bdf"] for card in report["cards"]] == [hosts.BDF]
+    assert board.snapshot() == before
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_topology(modules: Modules, board: hosts.Board, check: bool) -> None:
+    status, data = modules.run(pcie_info, check=check, root=str(board.tree.path))
+    assert (status, data["changed"], data["unread"]) == (0, False, [])
+    assert [device["bdf"] for device in data["devices"]] == ["0003:30:00.0", hosts.BDF]
+    assert data["devices"][1]["npu"] == "Axera AX650N"
+    assert data["devices"][1]["link_verdict"]["limit"] == "the card sets 5 GT/s, the slot sets x1"
+
+
+def test_cards_and_the_bridges_above_them(modules: Modules, board: hosts.Board) -> None:
+    board.tree.pci("pci0000:00/0000:00:02.0", contents={"vendor": "0x8086", "device": "0x0001"})
+    everything = modules.run(pcie_info, root=str(board.tree.path)).data["devices"]
+    cards = modules.run(pcie_info, root=str(board.tree.path), npu_only=True).data["devices"]
+    assert len(everything) == 3
+    assert [device["bdf"] for device in cards] == ["0003:30:00.0", hosts.BDF]
+
+
+def test_files_that_could_not_be_read(modules: Modules, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(pcie_info.Root):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            self.unread.append(("/sys/bus/pci/devices/%s/config" % hosts.BDF, "EACCES"))
+
+    monkeypatch.setattr(pcie_info, "Root", Refusing)
+    data = modules.run(pcie_info, root=str(board.tree.path)).data
+    assert data["unread"] == ["/sys/bus/pci/devices/%s/config: EACCES" % hosts.BDF]
+
+
+@pytest.mark.parametrize("module", [npu_host_info, pcie_info])
+class TestBoth:
+    def test_user_s_card(self, module: Any, modules: Modules, board: hosts.Board) -> None:
+        board.tree.pci("pci0000:00/0000:00:02.0", contents={"vendor": "0xabcd", "device": "0x0001"})
+        mine = [{"vendor": "abcd", "device": "0001", "name": "mine"}]
+        data = modules.run(module, root=str(board.tree.path), devices=mine).data
+        cards = data["report"]["cards"] if "report" in data else data["devices"]
+        assert [card["bdf"] for card in cards if card["npu"] == "mine"] == ["0000:00:02.0"]
+
+    def test_no_identity(self, module: Any, modules: Modules, board: hosts.Board) -> None:
+        bad = [{"vendor": "axera", "device": "0650"}]
+        status, data = modules.run(module, root=str(board.tree.path), devices=bad)
+        assert (status, data["failed"]) == (1, True)
+        assert data["msg"].startswith("devices, entry 1: vendor 'axera' is no PCI identity; write ")
+
+    def test_empty_tree(self, module: Any, modules: Modules, board: hosts.Board) -> None:
+        status, data = modules.run(module, root=str(board.tree.path / "nowhere"))
+        assert (status, data["changed"]) == (0, False)
