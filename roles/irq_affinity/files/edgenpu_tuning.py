@@ -97,6 +97,7 @@ def agent(options: List[str]) -> int:
 
     if not need_root(False):
         return 1
+
     def tell(event: str, change: Any) -> None:
         print(json.dumps(dict(change._asdict(), event=event), sort_keys=True), flush=True)
 
