@@ -1,0 +1,446 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command on the box, run on a tree instead of the live system."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+
+import pytest
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, keep
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+
+PATH = pathlib.Path(__file__).parents[3] / "roles" / "irq_affinity" / "files" / "edgenpu_tuning.py"
+AFFINITY = AffinityWishes(BUILT_IN).to_data()
+IRQ = "/proc/irq/38/smp_affinity_list"
+
+
+class Said(NamedTuple):
+    """What a verb ended with, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> List[str]:
+        return self.out.splitlines()
+
+
+class Command:
+    """Runs verbs of the command on a board, as root unless told otherwise."""
+
+    def __init__(self, board: hosts.Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        path = list(sys.path)
+        spec = importlib.util.spec_from_file_location("edgenpu_tuning", str(PATH))
+        assert spec is not None
+        assert spec.loader is not None
+        self.module: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        sys.path[:] = path
+        self.commands: List[Sequence[str]] = []
+        self._capsys = capsys
+        # The verbs fetch these when they run.
+        monkeypatch.setattr(files, "Root", lambda path: board.root)
+        monkeypatch.setattr(sink, "Sink", lambda root: board.kernel)
+        monkeypatch.setattr(self.module, "run_command", self._run_command)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    def _run_command(self, argv: Sequence[str], timeout_s: float) -> Ran:
+        self.commands.append(argv)
+        return Ran(0, "")
+
+    def __call__(self, *words: str) -> Said:
+        self._capsys.readouterr()
+        status = self.module.main(list(words))
+        said = self._capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+
+@pytest.fixture(name="board")
+def fixture_board(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> hosts.Board:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    if os.geteuid() != 0:
+        hosts.let_root_own_nothing(monkeypatch)
+    return hosts.Board(Tree(tmp_path))
+
+
+@pytest.fixture(name="command")
+def fixture_command(board: hosts.Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(board, monkeypatch, capsys)
+
+
+def install(board: hosts.Board, *roles: str) -> None:
+    wishes: Dict[str, Dict[str, Any]] = {"irq_affinity": AFFINITY, "governor": ClockWishes().to_data()}
+    for role in roles or ("irq_affinity", "governor"):
+        known = ledger.Ledger(board.kernel)
+        keep(board.kernel, known, role, wishes[role], "", sys.executable, hosts.Commands(), False)
+
+
+class TestUsage:
+    @pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]])
+    def test_help(self, command: Command, words: List[str]) -> None:
+        assert command(*words) == Said(0, command.module.USAGE, "")
+
+    @pytest.mark.parametrize(
+        "words",
+        [[], ["unheard-of"], ["status", "x"], ["apply", "--json"], ["diagnose", "--check"], ["load"], ["load", "-r"]],
+    )
+    def test_wrong(self, command: Command, words: List[str]) -> None:
+        assert command(*words) == Said(2, "", command.module.USAGE)
+
+    def test_every_verb_is_told_of(self, command: Command) -> None:
+        for verb in command.module.VERBS:
+            assert "edgenpu-tuning %s " % verb in command.module.USAGE
+
+    def test_it_brings_no_interpreter_line(self) -> None:
+        """The role puts the one of the host above it."""
+        assert not PATH.read_text("utf-8").startswith("#!")
+
+
+class TestStatus:
+    def test_fresh(self, command: Command, board: hosts.Board) -> None:
+        said = command("status")
+        assert (said.status, said.err) == (0, "")
+        assert said.lines == [
+            "FriendlyElec CM3588 NAS, kernel 6.1.57",
+            "card       Axera AX650N 0003:31:00.0, driver ax_pcie_dev_host",
+            "link       5 GT/s x1: the card sets 5 GT/s, the slot sets x1",
+            "interrupt  38 on CPU 0 (allowed: 0-7)",
+            "clock      policy0 (CPUs 0-3): schedutil, 408 MHz now",
+            "clock      policy4 (CPUs 4-5): schedutil, 408 MHz now",
+            "clock      policy6 (CPUs 6-7): schedutil, 408 MHz now",
+            "kept       nothing: a reboot or a driver reload loses the tuning",
+            "verdict    Not as fast as it can be: 4 things to do",
+        ]
+
+    def test_tuned(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        command("apply")
+        said = command("status")
+        assert "interrupt  38 on CPU 4 (allowed: 4)" in said.lines
+        assert "kept       governor, irq_affinity" in said.lines
+        assert said.lines[-1] == "verdict    As fast as it can be"
+
+    def test_empty(self, command: Command, board: hosts.Board) -> None:
+        for name in ("sys", "proc"):
+            os.rename(str(board.tree.path / name), str(board.tree.path / ("away-" + name)))
+        said = command("status")
+        assert said.status == 0
+        assert said.lines[0] == "unknown board, kernel None"
+
+    def test_unbound(self, command: Command, board: hosts.Board) -> None:
+        card = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF
+        (card / "driver").unlink()
+        (card / "msi_irqs/38").unlink()
+        assert "card       Axera AX650N 0003:31:00.0, driver none" in command("status").lines
+
+
+class TestDiagnose:
+    def test_for_a_person(self, command: Command) -> None:
+        said = command("diagnose")
+        assert said.status == 0
+        assert said.lines[0] == "Not as fast as it can be: 4 things to do"
+        at = said.lines.index(
+            "warning  interrupt_on_slow_core: interrupt 38 of 0003:31:00.0 is served by CPU 0; the fastest are 4-7"
+        )
+        assert "           %s = 0-7" % IRQ in said.lines[at:]
+        assert any(line.startswith("           -> Run the role irq_affinity") for line in said.lines[at:])
+
+    def test_for_a_program(self, command: Command) -> None:
+        said = command("diagnose", "--json")
+        assert json.loads(said.out)["cards"][0]["bdf"] == hosts.BDF
+
+    def test_critical(self, command: Command, board: hosts.Board) -> None:
+        config = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF / "config"
+        config.write_bytes(b"\xff" * 256)
+        said = command("diagnose")
+        assert said.status == 1
+        assert said.lines[0].startswith("Broken: Axera AX650N at 0003:31:00.0 is dead")
+
+    def test_catalogue_on_the_box(self, command: Command, board: hosts.Board) -> None:
+        board.wishes("irq_affinity", dict(AFFINITY, catalogue=[{"vendor": "1f4b", "device": "0650", "name": "mine"}]))
+        assert json.loads(command("diagnose", "--json").out)["cards"][0]["npu"] == "mine"
+
+    @pytest.mark.parametrize("verb", ["status", "diagnose"])
+    def test_damaged_wishes_are_told_of(self, command: Command, board: hosts.Board, verb: str) -> None:
+        """Here, of all places, it has to go on."""
+        board.wishes("irq_affinity", {"catalogue": 5})
+        board.tree.file("/etc/edgenpu-tuning/wishes.d/governor.json", "{")
+        said = command(verb)
+        assert said.status == 0
+        assert "AX650N" in command("status").out
+        assert len(said.err.splitlines()) == 2
+        assert (
+            "edgenpu-tuning: /etc/edgenpu-tuning/wishes.d/irq_affinity.json: devices: 5 is no list of devices\n"
+            in said.err
+        )
+
+
+class TestApply:
+    def test_puts_in_force(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        said = command("apply")
+        assert said.status == 0
+        assert said.lines[0].startswith("changed %s: 0-7 -> 4 (vector 0 of 0003:31:00.0: fastest tier" % IRQ)
+        assert len(said.lines) == 3
+        assert board.affinity() == "4"
+        assert command("apply") == Said(0, "nothing to change: all wishes on this box are in force\n", "")
+
+    def test_check(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        before = board.snapshot()
+        del board.kernel.events[:]
+        said = command("apply", "--check")
+        assert said.status == 0
+        assert said.lines[0].startswith("would change %s: 0-7 -> 4 (" % IRQ)
+        assert (board.snapshot(), board.kernel.events) == (before, [])
+
+    def test_refused(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        board.kernel.refusals[IRQ] = "EIO: nobody can move it"
+        said = command("apply")
+        assert said.status == 1
+        assert said.lines[-1] == "refused %s: EIO: nobody can move it" % IRQ
+
+    def test_problem(self, command: Command, board: hosts.Board) -> None:
+        board.wishes("governor", {"fast": "Turbo"})
+        said = command("apply")
+        assert (said.status, said.lines) == (
+            1,
+            ["fast: 'Turbo' is no governor's name; write one such as performance or schedutil"],
+        )
+
+    def test_damaged_ledger(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        board.tree.file(ledger.PATH, "{")
+        said = command("apply")
+        assert (said.status, said.out) == (1, "")
+        assert said.err.startswith("edgenpu-tuning: %s is damaged (" % ledger.PATH)
+
+
+class TestAgent:
+    def test_tells_the_journal(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        board.kernel.refusals["/sys/devices/system/cpu/cpufreq/policy4/scaling_governor"] = "EBUSY"
+        said = command("agent")
+        assert (said.status, said.err) == (1, "")
+        told = [json.loads(line) for line in said.lines]
+        assert [(line["event"], line["path"].split("/")[-2], line["after"]) for line in told] == [
+            ("changed", "38", "4"),
+            ("changed", "policy6", "performance"),
+            ("refused", "policy4", "performance"),
+        ]
+        assert set(told[0]) == {"event", "path", "before", "after", "why"}
+
+    def test_silent_where_nothing_happens(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        command("agent")
+        assert command("agent") == Said(0, "", "")
+
+    def test_unknown_is_no_failure(self, command: Command, board: hosts.Board) -> None:
+        install(board, "irq_affinity")
+        card = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF
+        (card / "driver").unlink()
+        (card / "msi_irqs/38").unlink()
+        said = command("agent")
+        assert said.status == 0
+        assert json.loads(said.out) == {
+            "event": "unknown",
+            "message": "interrupt of 0003:31:00.0: unknown until a driver binds to it",
+        }
+
+    def test_problem(self, command: Command, board: hosts.Board) -> None:
+        board.tree.file("/etc/edgenpu-tuning/wishes.d/governor.json", "{")
+        said = command("agent")
+        assert (said.status, json.loads(said.out)["event"]) == (1, "problem")
+
+
+def path_of(line: str) -> str:
+    """Return what a line "would give back PATH: ..." or "gave back PATH: ..." is about."""
+    return line.partition(" back ")[2].partition(": ")[0]
+
+
+class TestRollback:
+    def test_everything(self, command: Command, board: hosts.Board) -> None:
+        board.irqbalance()
+        before = board.snapshot()
+        install(board)
+        command("apply")
+        said = command("rollback")
+        assert (said.status, said.err) == (0, "")
+        assert said.lines[-1] == "everything that was changed here has been given back and read back"
+        assert board.snapshot() == before
+        assert (board.affinity(), board.governor(4)) == ("0-7", "schedutil")
+        assert ["systemctl", "try-restart", "irqbalance.service"] in command.commands
+
+    def test_check_tells_all_that_will_be_done(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        command("apply")
+        before = board.snapshot()
+        predicted = command("rollback", "--check")
+        assert predicted.status == 0
+        assert (board.snapshot(), command.commands) == (before, [])
+        made = command("rollback")
+        assert [path_of(line) for line in predicted.lines] == [path_of(line) for line in made.lines[:-1]]
+        assert any(" /usr/local/bin/edgenpu-tuning: link to " in line for line in made.lines)
+
+    def test_nothing_to_give_back(self, command: Command, board: hosts.Board) -> None:
+        assert command("rollback").status == 0
+        assert board.kernel.events == []
+
+    def test_one_role_was_given_back_before(self, command: Command, board: hosts.Board) -> None:
+        before = board.snapshot()
+        install(board)
+        undo(board.kernel, ledger.Ledger(board.kernel), "governor", hosts.Commands(), False)
+        assert command("rollback").status == 0
+        assert board.snapshot() == before
+
+    def test_refused(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        command("apply")
+        board.kernel.refusals[IRQ] = "EINVAL: not now"
+        said = command("rollback")
+        assert said.status == 1
+        assert "refused %s: EINVAL: not now" % IRQ in said.lines
+        assert "everything that was changed" not in said.out
+
+    def test_what_cannot_be_given_back_is_said(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        command("apply")
+        (board.tree.path / "sys/bus/pci/devices" / hosts.BDF).unlink()
+        said = command("rollback")
+        assert said.status == 0
+        assert any("it has no interrupt now, so there is nothing to give back" in line for line in said.lines)
+
+
+class TestWithoutRoot:
+    @pytest.fixture(autouse=True)
+    def nobody(self, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    @pytest.mark.parametrize("verb", ["apply", "rollback", "agent"])
+    def test_told_what_to_do(self, command: Command, board: hosts.Board, verb: str) -> None:
+        install(board)
+        del board.kernel.events[:]
+        assert command(verb) == Said(
+            1, "", "edgenpu-tuning: user id 1000 may not write to /proc/irq and /sys; run with sudo\n"
+        )
+        assert board.kernel.events == []
+
+    @pytest.mark.parametrize("words", [["status"], ["diagnose"], ["apply", "--check"], ["rollback", "--check"]])
+    def test_looking_is_for_all(self, command: Command, board: hosts.Board, words: List[str]) -> None:
+        assert command(*words).status == 0
+        assert not board.root.exists(ledger.LOCK_PATH)
+
+    def test_operating_system_s_word(self, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(options: List[str]) -> int:
+            raise PermissionError(13, "Permission denied", "/run/x")
+
+        monkeypatch.setitem(command.module.VERBS, "status", refuse)
+        assert command("status") == Said(1, "", "edgenpu-tuning: /run/x: Permission denied\n")
+
+
+class TestLoad:
+    @pytest.fixture(name="modprobe")
+    def fixture_modprobe(self, monkeypatch: pytest.MonkeyPatch) -> List[Any]:
+        """Stands in for modprobe, and leaves signals as they are."""
+        ran: List[Any] = []
+
+        def call(argv: List[str], env: Dict[str, str]) -> int:
+            ran.append((argv, env))
+            return 5
+
+        monkeypatch.setattr(subprocess, "call", call)
+        monkeypatch.setattr(signal, "signal", lambda number, handler: ran.append(number))
+        monkeypatch.delenv("EDGENPU_TUNING_LOADING", raising=False)
+        return ran
+
+    def test_status_is_modprobe_s(self, command: Command, board: hosts.Board, modprobe: List[Any]) -> None:
+        install(board)
+        said = command("load", "ax_pcie_host_dev", "debug=1")
+        assert said == Said(5, "", "")
+        assert modprobe[0] == signal.SIGTERM
+        assert modprobe[1][0] == ["modprobe", "--ignore-install", "ax_pcie_host_dev", "debug=1"]
+        assert board.root.text("/proc/irq/default_smp_affinity") == "ff"
+
+    def test_module_of_no_card(self, command: Command, board: hosts.Board, modprobe: List[Any]) -> None:
+        install(board)
+        assert command("load", "r8125") == Said(
+            5, "", "edgenpu-tuning: no card on this host is served by the module r8125\n"
+        )
+
+    def test_within_a_load(
+        self, command: Command, board: hosts.Board, modprobe: List[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """modprobe loads what the module needs by the same way; that load must not wait for the one around it."""
+        install(board)
+        command("load", "ax_pcie_host_dev")
+        outer = modprobe[-1][1]
+        monkeypatch.setattr(os, "environ", outer)
+        monkeypatch.setattr(sink, "Sink", lambda root: pytest.fail("looked at the host"))
+        assert command("load", "needed").status == 5
+        assert modprobe[-1][0][-1] == "needed"
+
+
+class TestRunner:
+    @pytest.fixture(name="run")
+    def fixture_run(self) -> Callable[[Sequence[str], float], Ran]:
+        spec = importlib.util.spec_from_file_location("edgenpu_tuning_runner", str(PATH))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        path = list(sys.path)
+        spec.loader.exec_module(module)
+        sys.path[:] = path
+        found: Callable[[Sequence[str], float], Ran] = module.run_command
+        return found
+
+    def test_output_and_status(self, run: Callable[[Sequence[str], float], Ran]) -> None:
+        assert run(["sh", "-c", "echo out; echo err >&2; exit 3"], 30) == Ran(3, "out\nerr\n")
+
+    def test_no_such_command(self, run: Callable[[Sequence[str], float], Ran]) -> None:
+        ran = run(["/no/such/command"], 30)
+        assert ran.status == 127
+        assert "No such file" in ran.output
+
+    def test_time_limit(self, run: Callable[[Sequence[str], float], Ran]) -> None:
+        assert run(["sleep", "60"], 0.05).status == 127
+
+
+def test_agent_without_root_is_no_traceback(board: hosts.Board) -> None:
+    """The file itself, as nobody: what it needs is loaded first, since nobody may not read this checkout."""
+    drop = "os.setgroups([]); os.setgid(65534); os.setuid(65534)" if os.geteuid() == 0 else ""
+    install(board)
+    [name] = [name for name in board.root.names("/usr/lib/edgenpu-tuning") if name.startswith("agent-")]
+    program = """
+import binascii, contextlib, fcntl, hashlib, importlib.util, json, os, py_compile, sys
+sys.argv = ["edgenpu-tuning", "agent"]
+sys.path.insert(0, %r)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, look, undo
+door = compile(open(%r).read(), "door", "exec")
+%s
+exec(door, {"__name__": "__main__", "__file__": "door"})
+""" % (str(board.tree.path / "usr/lib/edgenpu-tuning" / name), str(PATH), drop)
+    words = [sys.executable, "-IS", "-c", program]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in ran.stderr
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "may not write to /proc/irq and /sys; run with sudo" in ran.stderr
