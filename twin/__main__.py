@@ -106,7 +106,8 @@ def _reset(arguments: argparse.Namespace) -> int:
 
 
 def _prune(_: argparse.Namespace) -> int:
-    for folder in prune([path.stem for path in BOARDS.glob("*.yml")]):
+    running = [twin.built for twin in twins.running()]
+    for folder in prune([path.stem for path in BOARDS.glob("*.yml")], running):
         print(f"twin: removed {folder}")
     return 0
 

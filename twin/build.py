@@ -16,7 +16,7 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 from . import apt, devicetree, modules, pciconfig, qemu, rootfs
 from .board import BOARDS, Board, load_named
@@ -196,12 +196,16 @@ def self_checks(board: Board) -> list[tuple[str, str]]:
     return checks
 
 
-def prune(keep_boards: list[str]) -> list[Path]:
-    """Remove cached twins and root file systems that the present sources do not lead to; their folders."""
+def prune(keep_boards: Iterable[str], keep_folders: Iterable[Path]) -> list[Path]:
+    """Remove cached twins and root file systems that the present sources do not lead to; their folders.
+
+    ``keep_folders`` are those of running twins, which go on needing their key and their disk.
+    """
     root = cache_root()
     if not root.exists():
         return []
     kept = {f"{name}-{twin_key(name)}" for name in keep_boards} | {f"rootfs-{_rootfs_key()}"}
+    kept |= {folder.name for folder in keep_folders}
     removed = []
     with locked(root / "build.lock"):
         for folder in sorted(root.iterdir()):

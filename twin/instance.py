@@ -30,7 +30,7 @@ def ssh_options(key: Path) -> dict[str, str]:
     """How to log in to a twin: host keys are shared by all clones and mean nothing."""
     return {
         "IdentityFile": str(key), "IdentitiesOnly": "yes", "StrictHostKeyChecking": "no",
-        "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "BatchMode": "yes", "ConnectTimeout": "15",
+        "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "BatchMode": "yes", "ConnectTimeout": "30",
     }
 
 
@@ -114,7 +114,7 @@ class Instance:
 
     def _wake(self) -> None:
         """Set the clock of a resumed clone, and give it random numbers of its own."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             with subprocess.Popen([*self._ssh(), "/usr/libexec/twin-wake"], stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

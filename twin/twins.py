@@ -77,7 +77,13 @@ class Twin:
         return instances.ssh_command(self._instance.key, self._instance.port)
 
     @property
+    def built(self) -> Path:
+        """Its folder of the cache."""
+        return self._instance.built
+
+    @property
     def console(self) -> Path:
+        """What the kernel and systemd printed."""
         return self._instance.run / "console.log"
 
     def ssh(self, command: str, *, user: str = "root", timeout_s: float = 300,
