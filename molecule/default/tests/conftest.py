@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the tests of this scenario have in common: the machine under test, and its state between the steps."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from twin import Twin
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are imported by path, so what stands beside them is not found
+
+from box import Box
+
+NAME = "molecule"
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[Box]:
+    """The machine that molecule has created."""
+    notes = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+    ssh_config = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / ".cache/twin/ssh_config"
+    # The path of a socket may have 107 bytes, so not below the checkout.
+    with tempfile.TemporaryDirectory(prefix="edgenpu-") as sockets:
+        machine = Box(Twin.start(NAME, reuse=True), ssh_config, Path(sockets), notes)
+        yield machine
+        machine.hang_up()
