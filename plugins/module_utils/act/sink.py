@@ -89,9 +89,9 @@ class Sink:
             handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "wb") as stream:
                 stream.write(state.content or b"")
+                stream.flush()  # writing takes special bits away again, unless one may keep them
                 os.fchown(stream.fileno(), state.uid, state.gid)
                 os.fchmod(stream.fileno(), state.mode)
-                stream.flush()
                 os.fsync(stream.fileno())
         try:
             os.rename(scratch, where)
