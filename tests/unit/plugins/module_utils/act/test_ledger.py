@@ -212,13 +212,12 @@ class TestSave:
         def refuse(source: str, target: str) -> None:
             raise OSError(errno.EIO, "Input/output error", target)
 
-        monkeypatch.setattr(os, "rename", refuse)
         ledger.remember_value("governor", "governor", "policy6", "schedutil", hosts.BOOT)
-        with pytest.raises(OSError, match="Input/output"):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+            patch.setattr(os, "rename", refuse)
             ledger.save()
         assert sink.state(PATH) == before
         assert len(reread(sink).entries()) == 1
-        monkeypatch.undo()
         ledger.save()
         assert len(reread(sink).entries()) == 2
 

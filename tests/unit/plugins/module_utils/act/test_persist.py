@@ -300,13 +300,12 @@ class TestAgent:
                 raise KeyboardInterrupt
             return real(path, **more)
 
-        monkeypatch.setattr(py_compile, "compile", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(py_compile, "compile", killed)
             kept(board)
         [half] = agents(board)
         assert half.endswith(".new")
         assert not board.root.exists(CURRENT)
-        monkeypatch.undo()
         kept(board)
         [whole] = agents(board)
         assert whole + ".new" == half
@@ -317,10 +316,9 @@ class TestAgent:
         def killed(path: str, **more: Any) -> Any:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(py_compile, "compile", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(py_compile, "compile", killed)
             kept(board, front_door="older")
-        monkeypatch.undo()
         kept(board)
         assert len(agents(board)) == 1
         assert not agents(board)[0].endswith(".new")
@@ -423,6 +421,8 @@ class TestInstalled:
     def run(agent: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run it in an environment that must not matter."""
         environment = {"PYTHONPATH": "/nonsense", "PYTHONHASHSEED": "nonsense", "PATH": "/usr/bin:/bin"}
+        if "LD_LIBRARY_PATH" in os.environ:  # where a Python that was moved finds itself
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         return subprocess.run(
             [agent, *arguments],
             env=environment,

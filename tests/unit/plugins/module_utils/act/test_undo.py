@@ -428,10 +428,9 @@ def test_killed_between_scratch_file_and_rename(board: hosts.Board, monkeypatch:
             raise Killed
         real(source, target)
 
-    monkeypatch.setattr(os, "rename", killed)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "rename", killed)
         apply(board, INTERRUPTS)
-    monkeypatch.undo()
     for role in ROLES:
         undone(board, role)
     assert board.snapshot() == before
