@@ -20,7 +20,17 @@ from typing import Iterable, Iterator
 
 from . import apt, devicetree, modules, pciconfig, qemu, rootfs
 from .board import BOARDS, Board, load_named
-from .host import Log, TwinError, cache_root, checkout_state, is_foreign, locked, missing_packages, user_namespace
+from .host import (
+    Log,
+    TwinError,
+    cache_root,
+    checkout_state,
+    is_foreign,
+    locked,
+    missing_packages,
+    remove_tree,
+    user_namespace,
+)
 from .instance import KEY_FILE, Instance
 
 PACKAGE = Path(__file__).parent
@@ -68,7 +78,7 @@ def ensure_built(board_name: str) -> Path:
         if not folder.exists():
             log = Log(checkout_state() / "build.log")
             for leftover in cache_root().glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(leftover)
+                remove_tree(leftover)
             root_folder = _ensure_rootfs(log)
             with _completed(folder) as work:
                 _build(log, board, root_folder, work)
@@ -85,7 +95,7 @@ def _completed(folder: Path) -> Iterator[Path]:
         work.rename(folder)
     finally:
         if work.exists():
-            shutil.rmtree(work)
+            remove_tree(work)
 
 
 def _ensure_rootfs(log: Log) -> Path:
@@ -210,7 +220,7 @@ def prune(keep_boards: Iterable[str], keep_folders: Iterable[Path]) -> list[Path
     with locked(root / "build.lock"):
         for folder in sorted(root.iterdir()):
             if folder.is_dir() and folder.name not in kept:
-                shutil.rmtree(folder)
+                remove_tree(folder)
                 removed.append(folder)
     return removed
 

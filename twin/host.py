@@ -174,6 +174,14 @@ class Log:
         return result.stdout
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a folder, also one with files that belong to another user of our namespace."""
+    if os.geteuid() == 0:
+        shutil.rmtree(path)
+    else:
+        subprocess.run([*user_namespace(), "rm", "-rf", str(path)], check=True)
+
+
 def user_namespace() -> list[str]:
     """Prefix under which a command may own files as root: nothing for root itself."""
     if os.geteuid() == 0:
