@@ -170,7 +170,8 @@ class Log:
                 raise TwinError(f"{failure}: {error}. See {self.path}.") from error
             stream.write(result.stdout)
         if result.returncode:
-            raise TwinError(f"{failure} (exit {result.returncode}). See {self.path}.")
+            raise TwinError(f"{failure} (exit {result.returncode}). Why, says the end of {self.path}; "
+                            "once that is mended, run the same command again.")
         return result.stdout
 
 
