@@ -129,6 +129,12 @@ class TestEntries:
             "devices, entry 1: vendor and device are needed, each four hexadecimal digits in quotes"
         )
 
+    @pytest.mark.parametrize("entry", ["1f4b:0650", 5, None, ["1f4b", "0650"]])
+    def test_no_entry(self, entry: Any) -> None:
+        with pytest.raises(WishError) as caught:
+            resolve([entry])
+        assert str(caught.value) == "devices, entry 1: %r is no device; write vendor and device" % (entry,)
+
     @pytest.mark.parametrize("names", ["hailo", 5, {"hailo": 1}, ["a b"], ["x\ninstall y /bin/z"], [""]])
     @pytest.mark.parametrize("field", ["drivers", "modules"])
     def test_no_list_of_names(self, field: str, names: Any) -> None:

@@ -38,6 +38,12 @@ HOST = Host("CM3588", (), "6.1.57", "aarch64", 4096, None, None, True, True, Tru
             "/sys is mounted read-only here, as in a container; run this on the host itself",
         ),
         (
+            {"proc_irq_writable": False},
+            "Linux",
+            0,
+            "/proc/irq is mounted read-only here, as in a container; run this on the host itself",
+        ),
+        (
             {"proc_irq_writable": False, "sysfs_writable": False, "virtualisation": "container: docker"},
             "Linux",
             1000,
