@@ -35,7 +35,7 @@ unit: ## unit tests, in seconds
 molecule: machine ## molecule/default on the twin
 	@$(TOOLS) gate twin molecule
 
-bench: venv ## what the tuning costs: ratios and times on a twin of its own
+bench: machine venv ## what the tuning costs: ratios and times on a twin of its own
 	@$(RUN)/python -m bench
 
 format: ## put layout and order of imports right in all Python
@@ -43,7 +43,7 @@ format: ## put layout and order of imports right in all Python
 	.venv/check/bin/ruff check --quiet --select I --fix .
 	.venv/check/bin/ruff format .
 
-twin-up: venv ## boot the twin (the first time it is built: minutes)
+twin-up: machine venv ## boot the twin (the first time it is built: minutes)
 	$(RUN)/python -m twin up
 
 twin-ssh: venv ## a shell on the twin
@@ -59,5 +59,5 @@ clean: ## stop the twins and remove what was made in the checkout (~/.cache/edge
 machine:
 	@$(TOOLS) install
 
-venv: machine
+venv:
 	@$(TOOLS) venv run

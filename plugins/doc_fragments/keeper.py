@@ -23,7 +23,7 @@ options:
     description:
       - Leave on the host what keeps the wishes in force after a reboot, a driver reload, a PCI rescan and when CPUs go
         offline and come back. An agent is started by these events; nothing polls.
-      - With V(false) only the values of this boot are set, and wishes kept earlier stay as they are.
+      - With V(false) only the values of this boot are set, and what an earlier run left to keep them is given back.
     type: bool
     default: true
   front_door:
@@ -36,6 +36,13 @@ options:
       - Fail if the kernel refuses a value. Otherwise the refusal is a warning, and named in RV(refused).
     type: bool
     default: false
+  after_roles:
+    description:
+      - With O(state=absent), roles whose wishes are given back just before this one, V(irq_affinity) or V(governor).
+        Check mode still sees them there; with this it can predict that the last role takes the agent along.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Can run in check mode and predicts exactly what can be known; the rest is named in RV(unknown).

@@ -29,4 +29,5 @@ KEEPER_ARGUMENTS: Dict[str, Any] = {
     # No secret; but without this the host's journal gets the whole source at every run.
     "front_door": {"type": "str", "no_log": True},
     "strict": {"type": "bool", "default": False},
+    "after_roles": {"type": "list", "elements": "str", "default": []},
 }

@@ -106,14 +106,16 @@ def lasting_python(executable: str, system: str = "/usr/bin/python3") -> str:
 def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wishes: Dict[str, Any]) -> Kept:
     """Leave on the box what keeps WISHES in force, if the task asks for that."""
     if not module.params["persist"]:
-        return Kept([], [], [], [])
+        # Wishes kept by an earlier run would be put in force again by the next event.
+        undone = undo(sink, ledger, role, runner_of(module), module.check_mode, values=False)
+        return Kept(undone.changes, undone.files, undone.refused, undone.left)
     python = lasting_python(sys.executable)
     return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode)
 
 
 def undo_and_exit(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str) -> None:
     """Give back all that ROLE changed, and end the module."""
-    undone: Undone = undo(sink, ledger, role, runner_of(module), module.check_mode)
+    undone: Undone = undo(sink, ledger, role, runner_of(module), module.check_mode, module.params["after_roles"])
     result: Dict[str, Any] = {
         "changed": bool(undone.changes),
         "changes": changes_as_data(undone.changes),
@@ -171,6 +173,7 @@ def fail(module: AnsibleModule, error: Exception) -> None:
 @contextlib.contextmanager
 def refusals_told(module: AnsibleModule, sink: Sink) -> Iterator[None]:
     """Run the body under the host's lock (check mode takes none), and tell what is refused in a sentence."""
+    os.umask(0o022)  # what root runs later must not be writable by others, whatever the login shell thinks
     try:
         if module.check_mode:
             yield

@@ -148,7 +148,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, npu_cards, tune_clocks
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT, KEEPER_ARGUMENTS
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve, to_data
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
@@ -181,9 +181,10 @@ def main() -> None:
         ledger = Ledger(sink)
         if module.params["state"] == "absent":
             undo_and_exit(module, sink, ledger, CLOCKS)
-        wishes = ClockWishes.from_data({name: module.params[name] for name in ("fast", "others")})
+        asked = {name: module.params[name] for name in ("fast", "others", "only_with_card")}
+        wishes = ClockWishes.from_data(dict(asked, catalogue=to_data(resolve(module.params["devices"]))))
         policies = read_policies(sink.root)
-        if module.params["only_with_card"] and not npu_cards(sink.root, resolve(module.params["devices"])):
+        if wishes.only_with_card and not npu_cards(sink.root, wishes.catalogue):
             message = no_card(host, sink.root) + "; or set only_with_card: false if its NPU is no PCI card"
             exit_with(module, [], [], [], [], msg=message, policies=[])
         if not policies:
@@ -192,9 +193,11 @@ def main() -> None:
                 % (host.model or "this host")
             )
             exit_with(module, [], [], [], [], msg=message, policies=[])
-        # Values first: a governor that this kernel cannot have is refused before anything is left on the host.
-        outcome, clocked = tune_clocks(sink, ledger, wishes, policies, module.check_mode)
+        tune_clocks(
+            sink, ledger, wishes, policies, check=True
+        )  # refuses what this kernel cannot have, before any change
         kept = keep_wishes(module, sink, ledger, CLOCKS, wishes.to_data())
+        outcome, clocked = tune_clocks(sink, ledger, wishes, policies, module.check_mode)
     verb = "would be changed" if module.check_mode else "changed"
     exit_with(
         module,

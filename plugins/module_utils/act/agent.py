@@ -63,7 +63,10 @@ def _one_round(
         return tune_interrupts(sink, ledger, asked, npu_cards(sink.root, asked.catalogue), check)[0]
 
     def clocks() -> Outcome:
-        return tune_clocks(sink, ledger, ClockWishes.from_data(wishes[CLOCKS]), read_policies(sink.root), check)[0]
+        asked = ClockWishes.from_data(wishes[CLOCKS])
+        if asked.only_with_card and not npu_cards(sink.root, asked.catalogue):
+            return Outcome([], [], ["clocks: unknown until an NPU card is there"])
+        return tune_clocks(sink, ledger, asked, read_policies(sink.root), check)[0]
 
     outcomes: List[Outcome] = []
     for role, tune in ((INTERRUPTS, interrupts), (CLOCKS, clocks)):

@@ -68,6 +68,9 @@ COMMAND = "/usr/local/bin/edgenpu-tuning"
 UNIT_NAME = "edgenpu-tuning.service"
 UNIT = "/etc/systemd/system/" + UNIT_NAME
 ENABLED = "/etc/systemd/system/sysinit.target.wants/" + UNIT_NAME
+LATE_UNIT_NAME = "edgenpu-tuning-late.service"
+LATE_UNIT = "/etc/systemd/system/" + LATE_UNIT_NAME
+LATE_ENABLED = "/etc/systemd/system/multi-user.target.wants/" + LATE_UNIT_NAME
 UDEV_RULES = "/etc/udev/rules.d/90-edgenpu-tuning.rules"
 MODPROBE_CONF = "/etc/modprobe.d/edgenpu-tuning.conf"
 IRQBALANCE_SCRIPT = IRQBALANCE_POLICY + "/npu-cards"
@@ -90,11 +93,12 @@ StartLimitIntervalSec=0
 [Service]
 Type=oneshot
 ExecStart=$BASE/current/$DOOR agent
-TimeoutStartSec=60
+TimeoutStartSec=180
 # "Restart" waits for a run that is under way instead of killing it: at boot one event follows the other, and a run that
 # is begun again each time would never place the interrupt. One that hangs is killed by the two limits.
 KillSignal=SIGCONT
-TimeoutStopSec=60
+TimeoutStopSec=180
+TimeoutStartFailureMode=kill
 
 [Install]
 WantedBy=sysinit.target
@@ -102,6 +106,25 @@ WantedBy=sysinit.target
     .replace("$BASE", BASE)
     .replace("$DOOR", FRONT_DOOR)
 )
+
+_LATE_UNIT_TEXT = """\
+# Written by edgenpu.tuning: other services of the boot set clocks, too (cpufrequtils, tuned and the like), and no event
+# tells of it; so the wishes are put in force once more when all of them are through.
+[Unit]
+Description=Interrupts of NPU cards and CPU clocks, once the boot is over
+DefaultDependencies=no
+After=multi-user.target
+Conflicts=shutdown.target
+Before=shutdown.target
+
+[Service]
+Type=oneshot
+ExecStart=$BASE/current/$DOOR agent
+TimeoutStartSec=180
+
+[Install]
+WantedBy=multi-user.target
+""".replace("$BASE", BASE).replace("$DOOR", FRONT_DOOR)
 
 # "Restart", not "start": an event that arrives while the agent runs must not be lost.
 _UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
@@ -182,7 +205,8 @@ def agent_sources() -> Dict[str, bytes]:
         if loader is None:
             raise WishError("this payload lacks the module %s; install the collection again" % name)
         path = name.replace(".", "/") + ("/__init__.py" if "." not in short else ".py")
-        sources[path] = (loader.get_source(name) or "").encode("utf-8")
+        source = loader.get_source(name) or ""  # bytes from the loader that ansible-test uses
+        sources[path] = source if isinstance(source, bytes) else source.encode("utf-8")
     return sources
 
 
@@ -234,6 +258,7 @@ def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> No
                 doraise=True,
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
+    sink.sync_tree(scratch)
     sink.remove_tree(directory)
     os.rename(sink.host_path(scratch), sink.host_path(directory))
 
@@ -278,6 +303,8 @@ def shared_files(root: Root, wishes: Mapping[str, Mapping[str, Any]], agent_dire
         COMMAND: FileState(None, CURRENT + "/" + FRONT_DOOR, 0o777),
         UNIT: _text_file(_UNIT_TEXT),
         ENABLED: FileState(None, "../" + UNIT_NAME, 0o777),
+        LATE_UNIT: _text_file(_LATE_UNIT_TEXT),
+        LATE_ENABLED: FileState(None, "../" + LATE_UNIT_NAME, 0o777),
         UDEV_RULES: _text_file(_udev_text(root, wishes)),
     }
 
@@ -359,19 +386,23 @@ def put_files(
     return differing
 
 
-def follow_up(ledger: Ledger, runner: Runner) -> List[Change]:
+def follow_up(sink: Sink, ledger: Ledger, runner: Runner) -> List[Change]:
     """Tell systemd, udev and irqbalance about the files that changed; return what they refused.
 
     What is pending is on disk, so that a run that was killed before this is made up for by the next one.
     """
     paths = ledger.pending
     commands: List[List[str]] = []
+    gone = [name for path, name in ((UNIT, UNIT_NAME), (LATE_UNIT, LATE_UNIT_NAME)) if path in paths]
     if any(path.startswith("/etc/systemd/system/") for path in paths):
         commands.append(["systemctl", "daemon-reload"])
     if UDEV_RULES in paths:
         commands.append(["udevadm", "control", "--reload"])
     if IRQBALANCE_SCRIPT in paths or IRQBALANCE_DROP_IN in paths:
         commands.append(["systemctl", "try-restart", "irqbalance.service"])
+    for name in gone:
+        if sink.state(UNIT) == ABSENT:
+            runner(["systemctl", "reset-failed", name], 30.0)  # fails where nothing had failed, which is just as well
     refused = []
     for argv in commands:
         ran = runner(argv, 30.0)
@@ -410,6 +441,8 @@ def keep(
     obsolete = [entry for entry in ledger.entries(role, "file") if entry.id not in wanted]
     wanted.update((entry.id, (role, entry.state or ABSENT)) for entry in obsolete)
     changes = []
+    for path in wanted:
+        sink.state(path)  # raises where something stands in the way, before anything has been written
     if not _is_intact(sink, directory, files):
         changes.append(Change(directory, None, "%d files" % len(files), "the agent, which keeps the wishes in force"))
         if not check:
@@ -431,5 +464,5 @@ def keep(
                 remove_agent(sink, entry.id)
                 ledger.forget(entry)
         ledger.save()
-    refused = [] if check else follow_up(ledger, runner)
+    refused = [] if check else follow_up(sink, ledger, runner)
     return Kept(changes, written, refused, unknown)

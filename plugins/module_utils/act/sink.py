@@ -120,6 +120,17 @@ class Sink:
         finally:
             os.close(handle)
 
+    def sync_tree(self, path: str) -> None:
+        """Make a directory of ours durable with all it holds."""
+        for directory, _below, files in os.walk(self.host_path(path)):
+            for name in files:
+                handle = os.open(os.path.join(directory, name), os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+            self._sync(directory)
+
     def missing_parents(self, path: str) -> List[str]:
         """Return the directories above PATH that do not exist yet, outermost first."""
         missing: List[str] = []

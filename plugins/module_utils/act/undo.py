@@ -126,10 +126,19 @@ def _undo_made(sink: Sink, ledger: Ledger, trees: bool) -> None:
             ledger.forget(entry)
 
 
-def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool, before_it: Sequence[str] = ()) -> Undone:
+def undo(
+    sink: Sink,
+    ledger: Ledger,
+    role: str,
+    runner: Runner,
+    check: bool,
+    before_it: Sequence[str] = (),
+    values: bool = True,
+) -> Undone:
     """Give back all that ROLE changed on this host; with the last role go agent, unit, rules and command, too.
 
-    BEFORE_IT: roles given back just before, of which check mode still sees the wishes.
+    BEFORE_IT: roles given back just before, of which check mode still sees the wishes. VALUES: false gives back only
+    what keeps the role's wishes in force, and leaves the kernel's values (and their originals) as they are.
 
     The ledger forgets an original only when it has been given back, so that a killed or refused undo can be
     repeated. Wishes go first: the agent must not set again what is being given back.
@@ -139,7 +148,7 @@ def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool, bef
     remaining, _problems = read_wishes(root)
     for gone in (role, *before_it):
         remaining.pop(gone, None)
-    values = _undo_values(sink, ledger, role, check)
+    given = _undo_values(sink, ledger, role, check) if values else Undone([], [], [], [])
     made: List[Change] = []
     if remaining:
         current = root.link("/usr/lib/edgenpu-tuning/current")
@@ -150,16 +159,16 @@ def undo(sink: Sink, ledger: Ledger, role: str, runner: Runner, check: bool, bef
         files += _undo_files(sink, ledger, SHARED, check)
         made = [Change(entry.id, "the agent", None, "made by us") for entry in ledger.entries(SHARED, "tree")]
     changes = (
-        values.changes + [Change(path, show(before), show(after), "original") for path, before, after in files] + made
+        given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files] + made
     )
-    refused = list(values.refused)
+    refused = list(given.refused)
     if not check:
         _undo_made(sink, ledger, trees=not remaining)
         ledger.save()
-        refused += follow_up(ledger, runner)
+        refused += follow_up(sink, ledger, runner)
         refused += [
             Change(path, show(sink.state(path)), show(after), "given back, but something else stands there now")
             for path, _before, after in files
             if not remaining and sink.state(path) != after
         ]
-    return Undone(changes, files, refused, values.left)
+    return Undone(changes, files, refused, given.left)

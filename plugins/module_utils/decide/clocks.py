@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, resolve, to_data
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
@@ -19,20 +20,30 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
 class ClockWishes(NamedTuple):
-    """Governors wanted for the policies of the fastest tier and for all others; "keep" leaves them alone."""
+    """Governors wanted for the policies of the fastest tier and for all others; "keep" leaves them alone.
+
+    ONLY_WITH_CARD: change nothing while none of the CATALOGUE's cards is there.
+    """
 
     fast: str = "performance"
     others: str = KEEP
+    only_with_card: bool = False
+    catalogue: Tuple[CardKind, ...] = ()
 
     def to_data(self) -> Dict[str, Any]:
         """Return the wishes as JSON can hold them."""
-        return self._asdict()
+        return dict(self._asdict(), catalogue=to_data(self.catalogue))
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> ClockWishes:
         """Return wishes from the form of `to_data`; raises WishError where they make no sense."""
-        wishes = cls(str(data.get("fast", "performance")), str(data.get("others", KEEP)))
-        for field, name in wishes._asdict().items():
+        wishes = cls(
+            str(data.get("fast", "performance")),
+            str(data.get("others", KEEP)),
+            bool(data.get("only_with_card", False)),
+            resolve(data.get("catalogue")),
+        )
+        for field, name in (("fast", wishes.fast), ("others", wishes.others)):
             if not _NAME.match(name):
                 raise WishError(
                     "%s: %r is no governor's name; write one such as performance or schedutil" % (field, name)

@@ -81,7 +81,7 @@ def _presence(snapshot: Snapshot, card: PciDevice, kind: CardKind) -> Optional[F
             "%s at %s has no driver, so it has no interrupt to place" % (kind.name, card.bdf),
             {sysfs + "/driver": None},
             "Install and load the card's driver; the interrupt is placed as soon as it binds.",
-            "axcl_driver" if kind.vendor == 0x1F4B else None,
+            None,
         )
     if kind.drivers and card.driver not in kind.drivers:
         return Finding(
@@ -192,7 +192,16 @@ def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, .
             )
             remedy = "Run the role irq_affinity: it puts it on a fast core and keeps it there."
             found.append(Finding("interrupt_on_slow_core", WARNING, summary, evidence, remedy, "irq_affinity"))
-    if card.driver is not None and card.alive and not affinity.vectors(card):
+    vectors = affinity.vectors(card)
+    handled = [irq for irq in vectors if irq in snapshot.interrupts and snapshot.interrupts[irq].has_proc_irq]
+    if card.driver is not None and card.alive and vectors and not handled:
+        summary = "%s has interrupts, but its driver has not asked for one yet" % card.bdf
+        remedy = (
+            "Some drivers ask only when the card is opened, and no event tells of it: run `edgenpu-tuning apply` then."
+        )
+        evidence = {"/proc/irq/%d" % irq: None for irq in vectors}
+        found.append(Finding("interrupt_not_requested", WARNING, summary, evidence, remedy, "irq_affinity"))
+    if card.driver is not None and card.alive and not vectors:
         path = "/sys/bus/pci/devices/%s/msi_irqs" % card.bdf
         summary = "%s has a driver, but no interrupt" % card.bdf
         remedy = "See the kernel log for a failed MSI allocation; load the card's other modules."
@@ -231,7 +240,11 @@ def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding
                 cpus,
                 policy.governor,
             )
-            remedy = "Run the role governor: it holds the clock of the fast cores."
+            remedy = (
+                "Something sets it after the agent did (tuned, cpufrequtils, a power profile): switch that off."
+                if "governor" in snapshot.wishes
+                else "Run the role governor: it holds the clock of the fast cores."
+            )
             found.append(Finding("clock_drops", WARNING, summary, evidence, remedy, "governor"))
         else:
             summary = "%s (CPUs %s) holds its clock" % (policy.name, cpus)
