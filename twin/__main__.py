@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """python -m twin VERB: build, start, reach and stop twins."""
+
 from __future__ import annotations
 
 import argparse
@@ -123,9 +124,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("name", nargs="?", default=DEFAULT_NAME, help=f"the twin's name (default {DEFAULT_NAME})")
         return sub
 
-    for name, function, text in (("build", _build, "make everything up to the snapshot"),
-                                 ("up", _up, "resume a clone of the snapshot, building first where needed"),
-                                 ("boot", _boot, "like up, but a cold boot")):
+    for name, function, text in (
+        ("build", _build, "make everything up to the snapshot"),
+        ("up", _up, "resume a clone of the snapshot, building first where needed"),
+        ("boot", _boot, "like up, but a cold boot"),
+    ):
         sub = verb(name, function, text, named=name != "build")
         sub.add_argument("--board", default=DEFAULT_BOARD, help=f"which board (default {DEFAULT_BOARD})")
     sub = verb("ssh", _ssh, "log in, or run a command; to give a command, give the name too")

@@ -5,6 +5,7 @@
 
 A twin is built from the mirror that its host uses, and uses it later itself. Nothing of it is written down here.
 """
+
 from __future__ import annotations
 
 import re
@@ -13,15 +14,28 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 #: Names that Debian's archives go by. Anything else (Ubuntu, a vendor's archive) is not Debian's own.
-_CODENAMES = ("buster", "bullseye", "bookworm", "trixie", "forky", "duke", "sid", "unstable", "testing", "stable",
-              "oldstable", "oldoldstable")
+_CODENAMES = (
+    "buster",
+    "bullseye",
+    "bookworm",
+    "trixie",
+    "forky",
+    "duke",
+    "sid",
+    "unstable",
+    "testing",
+    "stable",
+    "oldstable",
+    "oldoldstable",
+)
 _SUITE = re.compile(rf"(?:{'|'.join(_CODENAMES)})(?P<branch>-updates|-security|/updates)?/?")
 #: Options of a source that say whether to trust it; the rest (architectures, languages, ...) are the host's affair.
 _KEPT_OPTIONS = ("Signed-By", "Trusted", "Check-Valid-Until", "Check-Date", "Allow-Weak")
 #: Settings that fetching from the host's mirror may need.
 _FETCH_SETTING = re.compile(
     r"Acquire::(?:(?:http|https|ftp)::|Check-Valid-Until|Check-Date|Max-ValidTime|Min-ValidTime|Retries|Force|"
-    r"AllowInsecure|AllowWeak|By-Hash|PDiffs)")
+    r"AllowInsecure|AllowWeak|By-Hash|PDiffs)"
+)
 
 
 class Source(NamedTuple):
@@ -52,8 +66,9 @@ def parse_one_line(text: str, codename: str) -> list[Source]:
     """Sources of a *.list file."""
     sources = []
     for line in text.splitlines():
-        match = re.match(r"deb\s+(?:\[(?P<options>[^]]*)\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>[^#]+)",
-                         line.strip())
+        match = re.match(
+            r"deb\s+(?:\[(?P<options>[^]]*)\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>[^#]+)", line.strip()
+        )
         if not match:
             continue
         options = {}
@@ -70,8 +85,13 @@ def parse_deb822(text: str, codename: str) -> list[Source]:
     for stanza in _stanzas(text):
         if stanza.get("enabled", "yes").lower() in ("no", "false") or "deb" not in stanza.get("types", "").split():
             continue
-        sources += _debians_own(stanza.get("uris", "").split(), stanza.get("suites", "").split(),
-                                stanza.get("components", "").split(), stanza, codename)
+        sources += _debians_own(
+            stanza.get("uris", "").split(),
+            stanza.get("suites", "").split(),
+            stanza.get("components", "").split(),
+            stanza,
+            codename,
+        )
     return sources
 
 
@@ -93,8 +113,9 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
             fields[key] = value.strip()
 
 
-def _debians_own(uris: list[str], suites: list[str], components: list[str], options: dict[str, str],
-                 codename: str) -> list[Source]:
+def _debians_own(
+    uris: list[str], suites: list[str], components: list[str], options: dict[str, str], codename: str
+) -> list[Source]:
     """The sources that Debian signs. Other archives use Debian's suite names too, but sign with a key of their own."""
     signed_by = options.get("signed-by", "")
     if "main" not in components or (signed_by and "debian-archive" not in signed_by):

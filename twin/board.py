@@ -2,13 +2,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The board that a twin imitates, as its YAML file describes it."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
-
-import yaml
 
 BOARDS = Path(__file__).parent / "boards"
 
@@ -150,6 +149,8 @@ class Board:
 
 def load(path: Path) -> Board:
     """Read a board's description. BoardError: it is not a usable one."""
+    import yaml  # here, since `requirements` runs before there is an environment that has it
+
     with path.open(encoding="utf-8") as stream:
         data = yaml.safe_load(stream)
     try:
@@ -231,7 +232,9 @@ def _controller(entry: Mapping[str, Any], devices: Mapping[str, Device], config_
         port=_link(entry["port"]),
         io_window=(entry["windows"]["io"][0], entry["windows"]["io"][1]),
         memory_window=(entry["windows"]["memory"][0], entry["windows"]["memory"][1]),
-        slot=None if slot is None else Slot(
+        slot=None
+        if slot is None
+        else Slot(
             device=devices[slot["device"]],
             link=_link(slot["link"]),
             its_device_id=slot.get("its_device_id"),

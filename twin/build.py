@@ -6,6 +6,7 @@
 Two folders come out, each made under a temporary name and renamed when complete, so a killed build leaves no half one:
 ``rootfs-<hash>`` (archive of the root file system, kernel headers) and ``<board>-<hash>`` (images and snapshot).
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -35,8 +36,19 @@ from .instance import KEY_FILE, Instance
 
 PACKAGE = Path(__file__).parent
 #: What a built twin is made from, besides the board's own file.
-_BUILD_SOURCES = ("apt.py", "board.py", "build.py", "devicetree.py", "modules.py", "pciconfig.py", "qemu.py",
-                  "rootfs.py", "guest/*.c", "kernel/*.c", "kernel/Makefile")
+_BUILD_SOURCES = (
+    "apt.py",
+    "board.py",
+    "build.py",
+    "devicetree.py",
+    "modules.py",
+    "pciconfig.py",
+    "qemu.py",
+    "rootfs.py",
+    "guest/*.c",
+    "kernel/*.c",
+    "kernel/Makefile",
+)
 #: Temporary names of folders that are not complete yet.
 _UNFINISHED = ".building-"
 
@@ -116,29 +128,47 @@ def _ensure_rootfs(log: Log) -> Path:
 
 def _archive_sources(archive: Path) -> str:
     """The sources that mmdebstrap chose by itself and left in the archive, in deb822 form."""
-    listing = subprocess.run(["tar", "-xOf", str(archive), "--wildcards", "./etc/apt/sources.list*"],
-                             capture_output=True, text=True, check=False).stdout
+    listing = subprocess.run(
+        ["tar", "-xOf", str(archive), "--wildcards", "./etc/apt/sources.list*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
     return "\n".join(source.stanza() for source in apt.parse_one_line(listing, rootfs.CODENAME))
 
 
 def _build(log: Log, board: Board, root_folder: Path, work: Path) -> None:
     kernel = json.loads((root_folder / "kernel.json").read_text(encoding="ascii"))["kernel"]
-    log.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "twin", "-f", str(work / KEY_FILE)],
-            failure="ssh-keygen made no key")
+    log.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "twin", "-f", str(work / KEY_FILE)],
+        failure="ssh-keygen made no key",
+    )
     with log.step("kernel modules and small programs"):
         built_modules = modules.build(log, root_folder / "headers", kernel, work / "modules")
         for program in ("init", "wake"):
             _compile(log, rootfs.GUEST / f"{program}.c", work / program)
     with log.step("disk image and initramfs"):
         plan = work / "plan.json"
-        plan.write_text(json.dumps({
-            "archive": str(root_folder / "rootfs.tar"), "output": str(work), "kernel": kernel,
-            "modules": [str(path) for path in built_modules], "hostname": board.hostname,
-            "public_key": (work / f"{KEY_FILE}.pub").read_text(encoding="ascii"),
-            "init": str(work / "init"), "wake": str(work / "wake"),
-        }), encoding="utf-8")
-        log.run([*user_namespace(), sys.executable, "-m", f"{__package__}.rootfs", str(plan)], cwd=PACKAGE.parent,
-                failure="the disk image could not be made")
+        plan.write_text(
+            json.dumps(
+                {
+                    "archive": str(root_folder / "rootfs.tar"),
+                    "output": str(work),
+                    "kernel": kernel,
+                    "modules": [str(path) for path in built_modules],
+                    "hostname": board.hostname,
+                    "public_key": (work / f"{KEY_FILE}.pub").read_text(encoding="ascii"),
+                    "init": str(work / "init"),
+                    "wake": str(work / "wake"),
+                }
+            ),
+            encoding="utf-8",
+        )
+        log.run(
+            [*user_namespace(), sys.executable, "-m", f"{__package__}.rootfs", str(plan)],
+            cwd=PACKAGE.parent,
+            failure="the disk image could not be made",
+        )
     with log.step("device tree and PCIe configuration space"):
         (work / qemu.CONFIG_SPACE).write_bytes(pciconfig.board_image(board))
         _device_tree(log, board, work)
@@ -148,8 +178,9 @@ def _build(log: Log, board: Board, root_folder: Path, work: Path) -> None:
 
 def _compile(log: Log, source: Path, target: Path) -> None:
     compiler = "aarch64-linux-gnu-gcc" if is_foreign() else "gcc"
-    log.run([compiler, "-Wall", "-O2", "-static", "-o", str(target), str(source)],
-            failure=f"{source.name} did not compile")
+    log.run(
+        [compiler, "-Wall", "-O2", "-static", "-o", str(target), str(source)], failure=f"{source.name} did not compile"
+    )
 
 
 def _device_tree(log: Log, board: Board, work: Path) -> None:
@@ -159,15 +190,20 @@ def _device_tree(log: Log, board: Board, work: Path) -> None:
     log.run(arguments, failure="QEMU did not write its device tree")
     text = log.run(["dtc", "-q", "-I", "dtb", "-O", "dts", str(own)], failure="dtc did not read QEMU's device tree")
     source.write_text(devicetree.append_board(text, board), encoding="utf-8")
-    log.run(["dtc", "-q", "-I", "dts", "-O", "dtb", "-o", str(work / qemu.DEVICE_TREE), str(source)],
-            failure="dtc refused the board's device tree")
+    log.run(
+        ["dtc", "-q", "-I", "dts", "-O", "dtb", "-o", str(work / qemu.DEVICE_TREE), str(source)],
+        failure="dtc refused the board's device tree",
+    )
 
 
 def _freeze(log: Log, board: Board, work: Path) -> None:
     """Boot once, check, and keep the running machine as disk, RAM and state."""
     disk, ram = work / qemu.SNAPSHOT_DISK, work / qemu.SNAPSHOT_RAM
-    log.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", qemu.ROOT_IMAGE, str(disk)], cwd=work,
-            failure="qemu-img made no disk")
+    log.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", qemu.ROOT_IMAGE, str(disk)],
+        cwd=work,
+        failure="qemu-img made no disk",
+    )
     instance = Instance.boot_for_snapshot(board, work, disk, ram)
     try:
         instance.wait_for_ssh(300)
@@ -223,4 +259,3 @@ def prune(keep_boards: Iterable[str], keep_folders: Iterable[Path]) -> list[Path
                 remove_tree(folder)
                 removed.append(folder)
     return removed
-

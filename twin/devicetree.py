@@ -5,6 +5,7 @@
 
 Appended text may repeat and extend any node, so the result stays one file that dtc can compile.
 """
+
 from __future__ import annotations
 
 from .board import RAM_BASE, Board, Cluster, Controller
@@ -29,10 +30,14 @@ def append_board(qemu_dts: str, board: Board) -> str:
 
 
 def _removals() -> list[str]:
-    lines = [f"/ {{ /delete-node/ {name}; }};" for name in ("flash@0", "fw-cfg@9020000", "pcie@10000000",
-                                                           "platform-bus@c000000")]
-    lines += [f"/ {{ /delete-node/ virtio_mmio@{VIRTIO_BASE + place * VIRTIO_STRIDE:x}; }};"
-              for place in range(VIRTIO_USED, VIRTIO_PLACES)]
+    lines = [
+        f"/ {{ /delete-node/ {name}; }};"
+        for name in ("flash@0", "fw-cfg@9020000", "pcie@10000000", "platform-bus@c000000")
+    ]
+    lines += [
+        f"/ {{ /delete-node/ virtio_mmio@{VIRTIO_BASE + place * VIRTIO_STRIDE:x}; }};"
+        for place in range(VIRTIO_USED, VIRTIO_PLACES)
+    ]
     lines.append("&{/cpus} { /delete-node/ cpu-map; };")
     return lines
 
@@ -60,8 +65,10 @@ def _opp_table(number: int, cluster: Cluster) -> list[str]:
     lines = [f'\topp{number}: opp-table-{number} {{ compatible = "operating-points-v2"; opp-shared;']
     for mhz in cluster.opp_mhz:
         hz = mhz * 1000000
-        lines.append(f"\t\topp-{hz} {{ opp-hz = /bits/ 64 <{hz}>; opp-microvolt = <{675000 + mhz * 130}>; "
-                     "clock-latency-ns = <40000>; };")
+        lines.append(
+            f"\t\topp-{hz} {{ opp-hz = /bits/ 64 <{hz}>; opp-microvolt = <{675000 + mhz * 130}>; "
+            "clock-latency-ns = <40000>; };"
+        )
     return [*lines, "\t};"]
 
 
@@ -86,7 +93,7 @@ def _controller(number: int, controller: Controller) -> list[str]:
     ]
     if controller.slot and controller.slot.of_node:
         lines += [
-            f"\t\tpcie@0,0 {{ reg = <{controller.first_bus << 16:#x} 0 0 0 0>; device_type = \"pci\";",
+            f'\t\tpcie@0,0 {{ reg = <{controller.first_bus << 16:#x} 0 0 0 0>; device_type = "pci";',
             "\t\t\t#address-cells = <3>; #size-cells = <2>; ranges;",
             f"\t\t\tpcie@0,0 {{ reg = <{controller.first_bus + 1 << 16:#x} 0 0 0 0>; }};",
             "\t\t};",
@@ -101,11 +108,13 @@ def _msi_map(controller: Controller) -> str:
     if slot is None or slot.its_device_id is None:
         return f"<{first:#x} {_ITS} {_DEVICE_ID_BASE + first:#x} {end - first:#x}>"
     endpoint = controller.first_bus + 1 << 8
-    return ", ".join((
-        f"<{first:#x} {_ITS} {_DEVICE_ID_BASE + first:#x} {endpoint - first:#x}>",
-        f"<{endpoint:#x} {_ITS} {slot.its_device_id:#x} 1>",
-        f"<{endpoint + 1:#x} {_ITS} {_DEVICE_ID_BASE + endpoint + 1:#x} {end - endpoint - 1:#x}>",
-    ))
+    return ", ".join(
+        (
+            f"<{first:#x} {_ITS} {_DEVICE_ID_BASE + first:#x} {endpoint - first:#x}>",
+            f"<{endpoint:#x} {_ITS} {slot.its_device_id:#x} 1>",
+            f"<{endpoint + 1:#x} {_ITS} {_DEVICE_ID_BASE + endpoint + 1:#x} {end - endpoint - 1:#x}>",
+        )
+    )
 
 
 def _interrupt_map(number: int) -> str:

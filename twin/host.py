@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The computer that twins run on: where things are kept, which programs it needs, how commands are run."""
+
 from __future__ import annotations
 
 import fcntl
@@ -92,16 +93,18 @@ def install_requirements() -> None:
     environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
     for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
         if subprocess.run([*prefix, *environment, *command], check=False).returncode:
-            raise TwinError(f"apt-get could not install {' '.join(packages)}; its messages above say why. "
-                            "Install them by hand and try again.")
+            raise TwinError(
+                f"apt-get could not install {' '.join(packages)}; its messages above say why. "
+                "Install them by hand and try again."
+            )
 
 
 def cache_root() -> Path:
     """Images and snapshots: large, shared by all checkouts of this user."""
     base = os.environ.get("EDGENPU_CACHE")
     if not base:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "edgenpu-tuning" / "twin"
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "edgenpu-tuning")
+    return Path(base) / "twin"
 
 
 def runtime_root() -> Path:
@@ -154,8 +157,15 @@ class Log:
         if not self._quiet:
             print(line, flush=True)
 
-    def run(self, command: Sequence[str], *, failure: str, cwd: Path | None = None, stdin: str | None = None,
-            env: Mapping[str, str] | None = None) -> str:
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        failure: str,
+        cwd: Path | None = None,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
         """Run a command with its output in the log; its standard output. TwinError: it failed."""
         environment = {**os.environ, "LC_ALL": "C", **(env or {})}
         environment["PATH"] = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
@@ -163,15 +173,25 @@ class Log:
             stream.write(f"\n$ {shlex.join(command)}\n")
             stream.flush()
             try:
-                result = subprocess.run(command, cwd=cwd, input=stdin, env=environment, text=True, check=False,
-                                        stdout=subprocess.PIPE, stderr=stream)
+                result = subprocess.run(
+                    command,
+                    cwd=cwd,
+                    input=stdin,
+                    env=environment,
+                    text=True,
+                    check=False,
+                    stdout=subprocess.PIPE,
+                    stderr=stream,
+                )
             except OSError as error:
                 stream.write(f"{error}\n")
                 raise TwinError(f"{failure}: {error}. See {self.path}.") from error
             stream.write(result.stdout)
         if result.returncode:
-            raise TwinError(f"{failure} (exit {result.returncode}). Why, says the end of {self.path}; "
-                            "once that is mended, run the same command again.")
+            raise TwinError(
+                f"{failure} (exit {result.returncode}). Why, says the end of {self.path}; "
+                "once that is mended, run the same command again."
+            )
         return result.stdout
 
 

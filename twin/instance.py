@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A running twin: its process, its sockets, its place in the checkout's ssh configuration."""
+
 from __future__ import annotations
 
 import json
@@ -29,8 +30,13 @@ _PORT_TRIES = 20
 def ssh_options(key: Path) -> dict[str, str]:
     """How to log in to a twin: host keys are shared by all clones and mean nothing."""
     return {
-        "IdentityFile": str(key), "IdentitiesOnly": "yes", "StrictHostKeyChecking": "no",
-        "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "BatchMode": "yes", "ConnectTimeout": "30",
+        "IdentityFile": str(key),
+        "IdentitiesOnly": "yes",
+        "StrictHostKeyChecking": "no",
+        "UserKnownHostsFile": "/dev/null",
+        "LogLevel": "ERROR",
+        "BatchMode": "yes",
+        "ConnectTimeout": "30",
     }
 
 
@@ -66,15 +72,20 @@ class Instance:
         disk = checkout_state() / "disks" / f"{name}.qcow2"
         disk.parent.mkdir(exist_ok=True)
         base, base_format = (qemu.ROOT_IMAGE, "raw") if cold else (qemu.SNAPSHOT_DISK, "qcow2")
-        result = subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", base_format, "-b",
-                                 str(built / base), str(disk)], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-F", base_format, "-b", str(built / base), str(disk)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if result.returncode:
             raise TwinError(f"qemu-img made no disk for {name}: {result.stderr.strip()}")
         if cold:
             instance._start(disk, qemu.ram_arguments(board, None, shared=False), [])
             return instance
-        instance._start(disk, qemu.ram_arguments(board, built / qemu.SNAPSHOT_RAM, shared=False),
-                        ["-incoming", "defer"])
+        instance._start(
+            disk, qemu.ram_arguments(board, built / qemu.SNAPSHOT_RAM, shared=False), ["-incoming", "defer"]
+        )
         try:
             with qemu.connected(qemu.Qmp, instance.run / "qmp.sock") as monitor:
                 monitor.restore(built / qemu.SNAPSHOT_STATE)
@@ -92,8 +103,12 @@ class Instance:
         for _ in range(_PORT_TRIES):
             # Between asking for a free port and QEMU taking it someone else may: then QEMU says so, and we ask again.
             self.port = wanted or _free_port()
-            arguments = [*qemu.machine_arguments(self.board, "ram0"), *ram,
-                         *qemu.device_arguments(self.board, self.built, self.run, disk, self.port), *extra]
+            arguments = [
+                *qemu.machine_arguments(self.board, "ram0"),
+                *ram,
+                *qemu.device_arguments(self.board, self.built, self.run, disk, self.port),
+                *extra,
+            ]
             try:
                 qemu.start(arguments, self.run)
                 break
@@ -106,8 +121,15 @@ class Instance:
             shutil.rmtree(self.run, ignore_errors=True)
             raise error
         pid = int((self.run / "pid").read_text(encoding="ascii"))
-        state = {"name": self.name, "board": self.board.name, "built": str(self.built), "port": self.port, "pid": pid,
-                 "started": _start_time(pid), "disk": str(disk)}
+        state = {
+            "name": self.name,
+            "board": self.board.name,
+            "built": str(self.built),
+            "port": self.port,
+            "pid": pid,
+            "started": _start_time(pid),
+            "disk": str(disk),
+        }
         temporary = self.run / f"{STATE_FILE}.new"
         temporary.write_text(json.dumps(state) + "\n", encoding="utf-8")
         temporary.rename(self.run / STATE_FILE)
@@ -116,8 +138,12 @@ class Instance:
         """Set the clock of a resumed clone, and give it random numbers of its own."""
         deadline = time.monotonic() + 120
         while True:
-            with subprocess.Popen([*self._ssh(), "/usr/libexec/twin-wake"], stdin=subprocess.PIPE,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            with subprocess.Popen(
+                [*self._ssh(), "/usr/libexec/twin-wake"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            ) as process:
                 if process.stdout is not None:
                     process.stdout.readline()
                 # Logging in took its time; only now the time of day can be told.
@@ -126,8 +152,9 @@ class Instance:
             if process.returncode == 0:
                 return
             if process.returncode != 255 or time.monotonic() > deadline:
-                raise TwinError(f"{self.name} was resumed but does not answer: "
-                                f"{errors.decode(errors='replace').strip()}")
+                raise TwinError(
+                    f"{self.name} was resumed but does not answer: {errors.decode(errors='replace').strip()}"
+                )
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
@@ -138,11 +165,19 @@ class Instance:
     def _ssh(self, user: str = "root") -> list[str]:
         return ssh_command(self.key, self.port, user)
 
-    def ssh(self, command: str, *, user: str = "root", timeout_s: float = 300,
-            stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self, command: str, *, user: str = "root", timeout_s: float = 300, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a shell command on the twin."""
-        return subprocess.run([*self._ssh(user), command], capture_output=True, text=True, check=False,
-                              timeout=timeout_s, input=stdin, stdin=subprocess.DEVNULL if stdin is None else None)
+        return subprocess.run(
+            [*self._ssh(user), command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+        )
 
     def wait_for_ssh(self, timeout_s: float, boot_id_not: str = "") -> None:
         """Wait until the twin answers, and (after a reboot) has another boot id. TwinError: it does not in time."""
@@ -157,8 +192,9 @@ class Instance:
             if result.returncode == 0 and result.stdout.strip() != boot_id_not:
                 return
             time.sleep(0.2)
-        raise TwinError(f"{self.name} does not answer within {timeout_s:.0f} s; its console: "
-                        f"{self.run / 'console.log'}")
+        raise TwinError(
+            f"{self.name} does not answer within {timeout_s:.0f} s; its console: {self.run / 'console.log'}"
+        )
 
     def reboot_and_wait(self, timeout_s: float = 300) -> None:
         """Reboot from inside and wait for the next boot's ssh."""
@@ -175,8 +211,10 @@ class Instance:
         """
         controller = self.board.outside_endpoint
         if controller is None or controller.slot is None or not controller.slot.device.event_counter:
-            raise TwinError(f"no endpoint of {self.board.name} takes interrupts from outside "
-                            "(its_device_id: 0 and event_counter: true)")
+            raise TwinError(
+                f"no endpoint of {self.board.name} takes interrupts from outside "
+                "(its_device_id: 0 and event_counter: true)"
+            )
         counter = controller.config_base + FUNCTION_BYTES + pciconfig.EVENT_CAP + pciconfig.EVENT_DATA
         taken, waiting = 0, True
         with self._memory() as memory:
@@ -258,8 +296,7 @@ def known(load_board: Callable[[str], Board]) -> list[Instance]:
     for run in sorted(runtime_root().iterdir()):
         state = _read_state(run)
         if state is not None:
-            found.append(Instance(state["name"], load_board(state["board"]), Path(state["built"]), run,
-                                  state["port"]))
+            found.append(Instance(state["name"], load_board(state["board"]), Path(state["built"]), run, state["port"]))
     return found
 
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The twin's kernel modules: headers of exactly the kernel's version, and a cross build against them."""
+
 from __future__ import annotations
 
 import shutil
@@ -21,8 +22,15 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
     architectures stay as they are. The build tools among them run on the host, so they are of its architecture.
     """
     state = target / "apt"
-    for folder in ("etc/apt/apt.conf.d", "etc/apt/preferences.d", "etc/apt/sources.list.d", "etc/apt/trusted.gpg.d",
-                   "var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/lib/dpkg"):
+    for folder in (
+        "etc/apt/apt.conf.d",
+        "etc/apt/preferences.d",
+        "etc/apt/sources.list.d",
+        "etc/apt/trusted.gpg.d",
+        "var/lib/apt/lists/partial",
+        "var/cache/apt/archives/partial",
+        "var/lib/dpkg",
+    ):
         (state / folder).mkdir(parents=True, exist_ok=True)
     (state / "var/lib/dpkg/status").write_text("", encoding="ascii")
     (state / "etc/apt/sources.list.d/twin.sources").write_text(sources, encoding="utf-8")
@@ -31,18 +39,24 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
     configuration.write_text(
         f'{apt.host_settings()}Dir "{state}/";\nDir::State::status "{state}/var/lib/dpkg/status";\n'
         f'APT::Architecture "arm64";\nAPT::Architectures {{ "arm64"; "{host_architecture}"; }};\n'
-        'APT::Sandbox::User "root";\nAcquire::Languages "none";\n', encoding="utf-8")
+        'APT::Sandbox::User "root";\nAcquire::Languages "none";\n',
+        encoding="utf-8",
+    )
     environment = {"APT_CONFIG": str(configuration)}
     log.run(["apt-get", "update"], env=environment, failure="the package lists for the kernel's headers did not load")
     flavour = kernel.rpartition("-")[2]
-    release = kernel[:-len(flavour) - 1]
+    release = kernel[: -len(flavour) - 1]
     series = ".".join(kernel.split(".")[:2])
     packages = [f"linux-headers-{kernel}:arm64={version}", f"linux-headers-{release}-common={version}"]
     kbuild = f"linux-kbuild-{series}:{host_architecture}={version}"
     downloads = target / "packages"
     downloads.mkdir()
-    log.run(["apt-get", "download", *packages, kbuild], cwd=downloads, env=environment,
-            failure=f"the headers of kernel {kernel} ({version}) could not be downloaded")
+    log.run(
+        ["apt-get", "download", *packages, kbuild],
+        cwd=downloads,
+        env=environment,
+        failure=f"the headers of kernel {kernel} ({version}) could not be downloaded",
+    )
     for package in sorted(downloads.glob("*.deb")):
         log.run(["dpkg-deb", "-x", str(package), str(target)], failure=f"{package.name} could not be unpacked")
     shutil.rmtree(downloads)

@@ -6,6 +6,7 @@
 A function is four pages: the registers, the bits that a write changes, the bits that a written one clears, and a header
 that says which function it is (kernel/twin_pcie.c reads them). Register layouts: PCI Local Bus 3.0, PCI Express 3.0.
 """
+
 from __future__ import annotations
 
 import struct
@@ -79,7 +80,7 @@ def board_image(board: Board) -> bytes:
         functions = root_port(controller)
         if controller.slot:
             functions += endpoint(controller.first_bus + 1, controller.slot.device, controller.slot.link)
-        image[start:start + len(functions)] = functions
+        image[start : start + len(functions)] = functions
     return bytes(image)
 
 
@@ -88,8 +89,11 @@ def root_port(controller: Controller) -> bytes:
     link = controller.slot.link if controller.slot else Link(2.5, 0)
     function = Function(controller.first_bus)
     _header(function, ROOT_PORT_ID, class_code=0x060400, revision=0x01, header_type=1)
-    for offset, number in ((0x18, controller.first_bus), (0x19, controller.first_bus + 1),
-                           (0x1A, controller.first_bus + 1)):
+    for offset, number in (
+        (0x18, controller.first_bus),
+        (0x19, controller.first_bus + 1),
+        (0x1A, controller.first_bus + 1),
+    ):
         function.put(offset, 8, number, writable=0xFF)
     function.put(0x1B, 8, 0, writable=0xFF)
     # Windows behind the bridge: base above limit means closed until the kernel opens them.

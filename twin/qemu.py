@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """QEMU as the twin's hardware: its command line, and the two sockets through which a running one is reached."""
+
 from __future__ import annotations
 
 import json
@@ -24,8 +25,19 @@ ROOT_IMAGE, SNAPSHOT_DISK, SNAPSHOT_RAM, SNAPSHOT_STATE = "root.img", "snapshot.
 GITS_TRANSLATER = 0x8090040
 
 COMMAND_LINE = (
-    "console=ttyAMA0", "root=/dev/vda", "rw", "quiet", "loglevel=4", "net.ifnames=0", "mitigations=off", "nokaslr",
-    "audit=0", "apparmor=0", "systemd.show_status=0", "rcupdate.rcu_expedited=1", "cryptomgr.notests",
+    "console=ttyAMA0",
+    "root=/dev/vda",
+    "rw",
+    "quiet",
+    "loglevel=4",
+    "net.ifnames=0",
+    "mitigations=off",
+    "nokaslr",
+    "audit=0",
+    "apparmor=0",
+    "systemd.show_status=0",
+    "rcupdate.rcu_expedited=1",
+    "cryptomgr.notests",
 )
 
 
@@ -34,16 +46,29 @@ def version() -> str:
     try:
         result = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise TwinError(f"{PROGRAM} does not run ({error}); install it with: python -m twin install-requirements"
-                        ) from error
+        raise TwinError(
+            f"{PROGRAM} does not run ({error}); install it with: python -m twin install-requirements"
+        ) from error
     return result.stdout.splitlines()[0]
 
 
 def machine_arguments(board: Board, ram: str = "") -> list[str]:
     """The machine without its devices; ``ram`` names a memory backend."""
     machine = "virt,gic-version=3,its=on" + (f",memory-backend={ram}" if ram else "")
-    return [PROGRAM, "-nodefaults", "-display", "none", "-M", machine, "-cpu", "cortex-a76",
-            "-smp", str(board.cpu_count), "-m", f"{board.machine_memory_mb}M"]
+    return [
+        PROGRAM,
+        "-nodefaults",
+        "-display",
+        "none",
+        "-M",
+        machine,
+        "-cpu",
+        "cortex-a76",
+        "-smp",
+        str(board.cpu_count),
+        "-m",
+        f"{board.machine_memory_mb}M",
+    ]
 
 
 def ram_arguments(board: Board, path: Path | None, shared: bool) -> list[str]:
@@ -58,18 +83,36 @@ def ram_arguments(board: Board, path: Path | None, shared: bool) -> list[str]:
 def device_arguments(board: Board, built: Path, run: Path, disk: Path, ssh_port: int) -> list[str]:
     """Everything else. ``built`` is the twin's folder of the cache, ``run`` that of the running instance."""
     return [
-        "-accel", "tcg,thread=multi,tb-size=256",
-        "-kernel", str(built / KERNEL), "-initrd", str(built / INITRD), "-dtb", str(built / DEVICE_TREE),
-        "-append", " ".join(COMMAND_LINE),
-        "-device", f"loader,file={built / CONFIG_SPACE},addr={board.hidden_base:#x},force-raw=on",
-        "-drive", f"if=none,id=disk0,file={disk},format=qcow2,cache=unsafe,discard=unmap",
-        "-device", "virtio-blk-device,drive=disk0,bus=virtio-mmio-bus.0",
-        "-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{ssh_port}-:22",
-        "-device", "virtio-net-device,netdev=net0,bus=virtio-mmio-bus.1",
-        "-device", "virtio-rng-device,bus=virtio-mmio-bus.2",
-        "-serial", f"file:{run / 'console.log'}",
-        "-qmp", f"unix:{run / 'qmp.sock'},server=on,wait=off",
-        "-qtest", f"unix:{run / 'qtest.sock'},server=on,wait=off", "-qtest-log", "none",
+        "-accel",
+        "tcg,thread=multi,tb-size=256",
+        "-kernel",
+        str(built / KERNEL),
+        "-initrd",
+        str(built / INITRD),
+        "-dtb",
+        str(built / DEVICE_TREE),
+        "-append",
+        " ".join(COMMAND_LINE),
+        "-device",
+        f"loader,file={built / CONFIG_SPACE},addr={board.hidden_base:#x},force-raw=on",
+        "-drive",
+        f"if=none,id=disk0,file={disk},format=qcow2,cache=unsafe,discard=unmap",
+        "-device",
+        "virtio-blk-device,drive=disk0,bus=virtio-mmio-bus.0",
+        "-netdev",
+        f"user,id=net0,hostfwd=tcp:127.0.0.1:{ssh_port}-:22",
+        "-device",
+        "virtio-net-device,netdev=net0,bus=virtio-mmio-bus.1",
+        "-device",
+        "virtio-rng-device,bus=virtio-mmio-bus.2",
+        "-serial",
+        f"file:{run / 'console.log'}",
+        "-qmp",
+        f"unix:{run / 'qmp.sock'},server=on,wait=off",
+        "-qtest",
+        f"unix:{run / 'qtest.sock'},server=on,wait=off",
+        "-qtest-log",
+        "none",
     ]
 
 

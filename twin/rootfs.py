@@ -6,6 +6,7 @@
 Made in two steps. ``bootstrap`` takes minutes and depends on the package list alone, so its archive is kept. ``main``
 (run as root of a user namespace for unprivileged users) turns the archive into a disk image and an initramfs.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,14 +25,28 @@ from .host import Log, TwinError, is_foreign
 
 CODENAME = "bookworm"
 PACKAGES = (
-    "linux-image-arm64", "systemd-sysv", "udev", "dbus", "kmod", "openssh-server", "python3", "python3-apt", "sudo",
-    "pciutils", "irqbalance", "procps", "iproute2",
+    "linux-image-arm64",
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "kmod",
+    "openssh-server",
+    "python3",
+    "python3-apt",
+    "sudo",
+    "pciutils",
+    "irqbalance",
+    "procps",
+    "iproute2",
 )
 #: Documentation and translations: nothing on a twin reads them, and unpacking them under emulation takes time.
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/info/*")
 BOOTSTRAP_OPTIONS = (
-    "--variant=minbase", "--architectures=arm64", "--components=main",
-    '--aptopt=Apt::Install-Recommends "false"', "--dpkgopt=force-unsafe-io",
+    "--variant=minbase",
+    "--architectures=arm64",
+    "--components=main",
+    '--aptopt=Apt::Install-Recommends "false"',
+    "--dpkgopt=force-unsafe-io",
     *(f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED),
 )
 
@@ -42,18 +57,46 @@ INITRAMFS_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "ext4", "crc32c_
 
 #: Units that do nothing useful on a twin and cost boot time.
 MASKED_UNITS = (
-    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
-    "fstrim.timer", "systemd-tmpfiles-clean.timer", "getty@tty1.service", "console-getty.service",
-    "serial-getty@ttyAMA0.service", "systemd-networkd.service", "systemd-networkd.socket",
-    "systemd-networkd-wait-online.service", "systemd-network-generator.service", "systemd-pstore.service",
-    "systemd-hwdb-update.service", "ldconfig.service", "systemd-journal-catalog-update.service",
-    "systemd-update-done.service", "systemd-update-utmp.service", "systemd-firstboot.service",
-    "systemd-sysusers.service", "systemd-binfmt.service", "systemd-random-seed.service",
-    "systemd-boot-system-token.service", "systemd-logind.service", "systemd-update-utmp-runlevel.service",
-    "sys-kernel-tracing.mount", "systemd-ask-password-wall.path", "systemd-ask-password-console.path",
-    "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service", "modprobe@efi_pstore.service",
-    "modprobe@fuse.service", "modprobe@loop.service", "sys-fs-fuse-connections.mount", "dev-hugepages.mount",
-    "dev-mqueue.mount", "proc-sys-fs-binfmt_misc.automount",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "systemd-tmpfiles-clean.timer",
+    "getty@tty1.service",
+    "console-getty.service",
+    "serial-getty@ttyAMA0.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-networkd-wait-online.service",
+    "systemd-network-generator.service",
+    "systemd-pstore.service",
+    "systemd-hwdb-update.service",
+    "ldconfig.service",
+    "systemd-journal-catalog-update.service",
+    "systemd-update-done.service",
+    "systemd-update-utmp.service",
+    "systemd-firstboot.service",
+    "systemd-sysusers.service",
+    "systemd-binfmt.service",
+    "systemd-random-seed.service",
+    "systemd-boot-system-token.service",
+    "systemd-logind.service",
+    "systemd-update-utmp-runlevel.service",
+    "sys-kernel-tracing.mount",
+    "systemd-ask-password-wall.path",
+    "systemd-ask-password-console.path",
+    "modprobe@configfs.service",
+    "modprobe@dm_mod.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
+    "sys-fs-fuse-connections.mount",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "proc-sys-fs-binfmt_misc.automount",
 )
 
 #: The host's trusted authorities. The twin gets its host's: installing the package takes a quarter of the whole
@@ -63,10 +106,10 @@ CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 _FILES = {
     "etc/resolv.conf": "nameserver 10.0.2.3\n",
     "etc/modprobe.d/twin.conf": "# Their devices have registers only as far as the PCI core looks at them.\n"
-                                "blacklist nvme\nblacklist r8169\n",
+    "blacklist nvme\nblacklist r8169\n",
     "etc/modules-load.d/axcl_pcie.conf": "ax_pcie_host_dev\n",
     "etc/ssh/sshd_config.d/twin.conf": "UseDNS no\nPermitRootLogin prohibit-password\nGSSAPIAuthentication no\n"
-                                       "X11Forwarding no\nPrintLastLog no\nMaxSessions 50\nMaxStartups 50:30:100\n",
+    "X11Forwarding no\nPrintLastLog no\nMaxSessions 50\nMaxStartups 50:30:100\n",
     "etc/systemd/journald.conf.d/twin.conf": "[Journal]\nStorage=volatile\n",
     # Testing its configuration before every start doubles the time that the server takes to come up.
     "etc/systemd/system/ssh.service.d/twin.conf": "[Service]\nExecStartPre=\n",
@@ -86,7 +129,8 @@ def bootstrap(log: Log, target: Path) -> None:
     if stanzas:
         arguments.append("-")
     log.run(
-        ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *arguments], stdin=stanzas,
+        ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *arguments],
+        stdin=stanzas,
         # Debian's own initramfs would take a minute under emulation and is not used.
         env={"INITRD": "No"},
         failure="mmdebstrap could not make the root file system; is the package mirror reachable?",
@@ -104,11 +148,15 @@ def _enable_foreign_programs(log: Log) -> None:
         return
     if os.geteuid() == 0:
         if "binfmt_misc /proc" not in Path("/proc/mounts").read_text(encoding="utf-8"):
-            log.run(["mount", "-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"],
-                    failure="binfmt_misc could not be mounted")
+            log.run(
+                ["mount", "-t", "binfmt_misc", "binfmt_misc", "/proc/sys/fs/binfmt_misc"],
+                failure="binfmt_misc could not be mounted",
+            )
         log.run(["update-binfmts", "--enable", "qemu-aarch64"], failure="qemu-aarch64 could not be enabled")
-    log.run(["arch-test", "arm64"],
-            failure="this host does not run arm64 programs; as root: update-binfmts --enable qemu-aarch64")
+    log.run(
+        ["arch-test", "arm64"],
+        failure="this host does not run arm64 programs; as root: update-binfmts --enable qemu-aarch64",
+    )
 
 
 def installed_kernel(archive: Path) -> tuple[str, str]:
@@ -121,16 +169,17 @@ def installed_kernel(archive: Path) -> tuple[str, str]:
     for stanza in status.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
         name = fields.get("Package", "")
-        if name.startswith("linux-image-") and name[len("linux-image-"):][0].isdigit():
-            return name[len("linux-image-"):], fields["Version"]
+        if name.startswith("linux-image-") and name[len("linux-image-") :][0].isdigit():
+            return name[len("linux-image-") :], fields["Version"]
     raise TwinError(f"{archive} holds no kernel; remove its folder and build again.")
 
 
 def main(arguments: list[str]) -> int:
     """Archive -> disk image, kernel and initramfs. Runs in a process of its own, as root of some namespace."""
     parser = argparse.ArgumentParser(prog="twin.rootfs")
-    parser.add_argument("plan", type=Path, help="JSON: archive, output, kernel, modules, hostname, public_key, "
-                                                "init, wake")
+    parser.add_argument(
+        "plan", type=Path, help="JSON: archive, output, kernel, modules, hostname, public_key, init, wake"
+    )
     plan = json.loads(parser.parse_args(arguments).plan.read_text(encoding="utf-8"))
     output = Path(plan["output"])
     root = output / "root"
@@ -143,8 +192,20 @@ def main(arguments: list[str]) -> int:
     shutil.copy(root / "boot" / f"vmlinuz-{plan['kernel']}", output / "vmlinuz.packed")
     _unpack_kernel(output / "vmlinuz.packed", output / "vmlinuz")
     make_initramfs(output, root, plan["kernel"], modules, Path(plan["init"]))
-    _run("mke2fs", "-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum", "-E", "lazy_itable_init=1,nodiscard",
-         "-d", str(root), str(output / "root.img"), f"{DISK_MB}M")
+    _run(
+        "mke2fs",
+        "-q",
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal,^metadata_csum",
+        "-E",
+        "lazy_itable_init=1,nodiscard",
+        "-d",
+        str(root),
+        str(output / "root.img"),
+        f"{DISK_MB}M",
+    )
     shutil.rmtree(root)
     return 0
 
@@ -176,15 +237,19 @@ def customise(root: Path, hostname: str, public_key: str) -> None:
     _link(units / "default.target", "/lib/systemd/system/multi-user.target")
     pam = root / "etc/pam.d/sshd"
     lines = pam.read_text(encoding="utf-8").splitlines(keepends=True)
-    pam.write_text("".join(line for line in lines if "pam_motd" not in line and "pam_mail" not in line),
-                   encoding="utf-8")
+    pam.write_text(
+        "".join(line for line in lines if "pam_motd" not in line and "pam_mail" not in line), encoding="utf-8"
+    )
 
 
 def _add_user(root: Path, name: str, number: int) -> None:
     """An unprivileged user without a password and without sudo."""
-    for file, line in (("passwd", f"{name}:x:{number}:{number}::/home/{name}:/bin/bash"),
-                       ("group", f"{name}:x:{number}:"), ("shadow", f"{name}:*:19000:0:99999:7:::"),
-                       ("gshadow", f"{name}:!::")):
+    for file, line in (
+        ("passwd", f"{name}:x:{number}:{number}::/home/{name}:/bin/bash"),
+        ("group", f"{name}:x:{number}:"),
+        ("shadow", f"{name}:*:19000:0:99999:7:::"),
+        ("gshadow", f"{name}:!::"),
+    ):
         with (root / "etc" / file).open("a", encoding="ascii") as stream:
             stream.write(line + "\n")
     home = root / "home" / name
@@ -224,8 +289,13 @@ def make_initramfs(output: Path, root: Path, kernel: str, modules: list[Path], i
     _write(tree / "modules/order", "".join(f"/modules/{path.name}\n" for path in paths))
     names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*"))
     with (output / "initrd").open("wb") as stream:
-        subprocess.run(["cpio", "--create", "--format=newc", "--quiet", "--owner=0:0"], cwd=tree, check=True,
-                       input="\n".join(names).encode(), stdout=stream)
+        subprocess.run(
+            ["cpio", "--create", "--format=newc", "--quiet", "--owner=0:0"],
+            cwd=tree,
+            check=True,
+            input="\n".join(names).encode(),
+            stdout=stream,
+        )
     shutil.rmtree(tree)
 
 

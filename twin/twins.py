@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Twins by name: what the command line and the tests use."""
+
 from __future__ import annotations
 
 import subprocess
@@ -27,8 +28,9 @@ class Twin:
         self._started_here = started_here
 
     @classmethod
-    def start(cls, name: str = DEFAULT_NAME, *, board: str = DEFAULT_BOARD, reuse: bool = False,
-              cold: bool = False) -> Twin:
+    def start(
+        cls, name: str = DEFAULT_NAME, *, board: str = DEFAULT_BOARD, reuse: bool = False, cold: bool = False
+    ) -> Twin:
         """Resume a clone from the snapshot (``cold``: boot one), building first where there is nothing.
 
         TwinError: it does not come up, or one of this name runs already and ``reuse`` does not allow that.
@@ -86,8 +88,9 @@ class Twin:
         """What the kernel and systemd printed."""
         return self._instance.run / "console.log"
 
-    def ssh(self, command: str, *, user: str = "root", timeout_s: float = 300,
-            stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self, command: str, *, user: str = "root", timeout_s: float = 300, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a shell command on the twin, as root or as the unprivileged ``owner``."""
         return self._instance.ssh(command, user=user, timeout_s=timeout_s, stdin=stdin)
 
@@ -105,8 +108,12 @@ class Twin:
 
     def reset(self) -> None:
         """Back to the snapshot, on the same port."""
-        name, board, built, port = (self._instance.name, self._instance.board, self._instance.built,
-                                    self._instance.port)
+        name, board, built, port = (
+            self._instance.name,
+            self._instance.board,
+            self._instance.built,
+            self._instance.port,
+        )
         with _name_lock(name):
             self._instance.stop()
             self._instance = Instance.start(name, board, built, cold=False, port=port)
@@ -125,8 +132,9 @@ def running() -> list[Twin]:
 
 def known() -> list[Twin]:
     """The twins of this checkout, with those that ended by themselves and left files, but without a build's."""
-    return [Twin(instance, started_here=False) for instance in instances.known(load_named)
-            if instance.name != BUILD_NAME]
+    return [
+        Twin(instance, started_here=False) for instance in instances.known(load_named) if instance.name != BUILD_NAME
+    ]
 
 
 def find(name: str) -> Twin | None:

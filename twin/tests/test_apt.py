@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which of a host's apt sources are Debian's own, in both formats that apt reads."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -45,12 +46,16 @@ Enabled: no
 def test_other_archives_are_left_out() -> None:
     assert parse_one_line("deb http://ubuntu.example/ubuntu noble main", "bookworm") == []
     assert parse_one_line("deb http://vendor.example/debian bookworm stable", "bookworm") == []
-    assert parse_one_line("deb [signed-by=/usr/share/keyrings/vendor.gpg] http://v.example/d bookworm main",
-                          "bookworm") == []
+    assert (
+        parse_one_line("deb [signed-by=/usr/share/keyrings/vendor.gpg] http://v.example/d bookworm main", "bookworm")
+        == []
+    )
     assert parse_one_line("deb http://mirror.example/debian bookworm-backports main", "bookworm") == []
     key = "Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n"
-    assert parse_deb822(f"Types: deb\nURIs: http://v.example/\nSuites: bookworm\nComponents: main\n{key}",
-                        "bookworm") == []
+    assert (
+        parse_deb822(f"Types: deb\nURIs: http://v.example/\nSuites: bookworm\nComponents: main\n{key}", "bookworm")
+        == []
+    )
 
 
 def test_a_stanza_is_what_apt_reads() -> None:
@@ -60,6 +65,7 @@ def test_a_stanza_is_what_apt_reads() -> None:
 
 def test_a_host_without_debian_has_none(tmp_path: Path) -> None:
     (tmp_path / "sources.list.d").mkdir()
-    (tmp_path / "sources.list.d" / "x.list").write_text("deb http://ubuntu.example/ubuntu noble main\n",
-                                                        encoding="utf-8")
+    (tmp_path / "sources.list.d" / "x.list").write_text(
+        "deb http://ubuntu.example/ubuntu noble main\n", encoding="utf-8"
+    )
     assert host_sources("bookworm", tmp_path) == []

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The board's description: what it says about the CM3588, and what it must refuse."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,7 +26,10 @@ def test_cm3588_has_its_card_in_domain_three() -> None:
     controller = board.outside_endpoint
     assert controller is not None
     assert (controller.address, controller.port_bdf, controller.endpoint_bdf) == (
-        0xFE180000, "0003:30:00.0", "0003:31:00.0")
+        0xFE180000,
+        "0003:30:00.0",
+        "0003:31:00.0",
+    )
     assert board.cpu_count == 8
 
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The device tree's text, and what dtc makes of it where dtc is installed."""
+
 from __future__ import annotations
 
 import re
@@ -25,7 +26,8 @@ QEMU_DTS = """/dts-v1/;
 	VIRTIO
 };
 """.replace("CPUS", " ".join(f"cpu@{n} {{ }};" for n in range(8))).replace(
-    "VIRTIO", " ".join(f"virtio_mmio@{0xA000000 + n * 0x200:x} {{ }};" for n in range(32)))
+    "VIRTIO", " ".join(f"virtio_mmio@{0xA000000 + n * 0x200:x} {{ }};" for n in range(32))
+)
 
 
 def node(text: str, start: str) -> str:
@@ -73,8 +75,9 @@ def test_clusters_give_capacity_clock_and_frequencies() -> None:
 def test_dtc_compiles_it(board: Board, tmp_path: Path) -> None:
     source = tmp_path / "board.dts"
     source.write_text(append_board(QEMU_DTS, board), encoding="utf-8")
-    result = subprocess.run(["dtc", "-q", "-I", "dts", "-O", "dts", str(source)], capture_output=True, text=True,
-                            check=False)
+    result = subprocess.run(
+        ["dtc", "-q", "-I", "dts", "-O", "dts", str(source)], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "pcie@10000000" not in result.stdout
     assert result.stdout.count("virtio_mmio@") == 3

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What surrounds a running twin: its ssh configuration, and whose process it is."""
+
 from __future__ import annotations
 
 import json

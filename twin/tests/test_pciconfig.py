@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration space says what the board's file says: read back as the kernel and lspci read it."""
+
 from __future__ import annotations
 
 import struct
@@ -22,7 +23,7 @@ class Registers:
         self.image = bytearray(image)
 
     def read(self, offset: int, bits: int = 32) -> int:
-        return int.from_bytes(self.image[offset:offset + bits // 8], "little")
+        return int.from_bytes(self.image[offset : offset + bits // 8], "little")
 
     def write(self, offset: int, value: int) -> None:
         writable = self.read(pciconfig.PAGE + offset)
@@ -50,8 +51,8 @@ def functions(board: Board) -> Iterator[tuple[Controller, Registers, Registers |
     image = pciconfig.board_image(board)
     for controller in board.controllers:
         start = controller.config_base - board.hidden_base
-        port = Registers(image[start:start + FUNCTION_BYTES])
-        endpoint = Registers(image[start + FUNCTION_BYTES:start + 2 * FUNCTION_BYTES]) if controller.slot else None
+        port = Registers(image[start : start + FUNCTION_BYTES])
+        endpoint = Registers(image[start + FUNCTION_BYTES : start + 2 * FUNCTION_BYTES]) if controller.slot else None
         yield controller, port, endpoint
 
 

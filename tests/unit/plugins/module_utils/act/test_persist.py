@@ -27,6 +27,8 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import 
     IRQBALANCE_DROP_IN,
     IRQBALANCE_POLICY,
     IRQBALANCE_SCRIPT,
+    LATE_ENABLED,
+    LATE_UNIT,
     MODPROBE_CONF,
     UDEV_RULES,
     UNIT,
@@ -89,10 +91,12 @@ class TestKeep:
             COMMAND,
             UNIT,
             ENABLED,
+            LATE_UNIT,
+            LATE_ENABLED,
             UDEV_RULES,
             "/etc/edgenpu-tuning/wishes.d/irq_affinity.json",
         ]
-        assert [change.before for change in found.changes] == [None] * 7
+        assert [change.before for change in found.changes] == [None] * 9
         assert (found.refused, found.unknown) == ([], [])
         assert runner.run == ["systemctl daemon-reload", "udevadm control --reload"]
         assert read_wishes(board.root) == ({"irq_affinity": AFFINITY}, [])
@@ -599,4 +603,12 @@ def test_shared_entries_are_nobody_s(board: hosts.Board) -> None:
     """What serves both roles goes with the last of them."""
     kept(board)
     entries = Ledger(board.kernel).entries(kind="file")
-    assert {entry.id for entry in entries if entry.role == SHARED} == {CURRENT, COMMAND, UNIT, ENABLED, UDEV_RULES}
+    assert {entry.id for entry in entries if entry.role == SHARED} == {
+        CURRENT,
+        COMMAND,
+        UNIT,
+        ENABLED,
+        LATE_UNIT,
+        LATE_ENABLED,
+        UDEV_RULES,
+    }

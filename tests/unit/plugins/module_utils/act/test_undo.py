@@ -397,7 +397,7 @@ def test_undo_that_is_killed_and_repeated_ends_clean(board: hosts.Board, nth: in
     before = board.snapshot()
     apply(board)
     killed = killed_at(board, nth, lambda killer: [undone(board, role, killer) for role in ROLES])
-    assert killed == (nth < 26)
+    assert killed == (nth < 30)
     for role in ROLES:
         assert undone(board, role).refused == []
     assert board.snapshot() == before
@@ -410,7 +410,7 @@ def test_tuning_that_is_killed_can_be_undone(board: hosts.Board, nth: int) -> No
     board.tree.file(UDEV_RULES, "theirs")
     before = board.snapshot()
     killed = killed_at(board, nth, lambda killer: apply(board))
-    assert killed == (nth < 20)
+    assert killed == (nth < 22)
     for role in ROLES:
         assert undone(board, role).refused == []
     assert board.snapshot() == before

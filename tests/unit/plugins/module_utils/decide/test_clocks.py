@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import KEEP, ClockPlan, ClockWishes, plan
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
@@ -138,11 +139,12 @@ class TestGovernorThatIsNotOffered:
 
 class TestWishes:
     def test_defaults(self) -> None:
-        assert ClockWishes.from_data({}) == ClockWishes("performance", "keep")
+        assert ClockWishes.from_data({}) == ClockWishes("performance", "keep", catalogue=BUILT_IN)
 
     @hosts.STEADY
-    @given(st.builds(ClockWishes, *[st.from_regex(r"[a-z][a-z0-9_]*", fullmatch=True)] * 2))
-    def test_round_trip(self, wishes: ClockWishes) -> None:
+    @given(*[st.from_regex(r"[a-z][a-z0-9_]*", fullmatch=True)] * 2, st.booleans())
+    def test_round_trip(self, fast: str, others: str, only_with_card: bool) -> None:
+        wishes = ClockWishes(fast, others, only_with_card, BUILT_IN)
         assert ClockWishes.from_data(wishes.to_data()) == wishes
 
     @pytest.mark.parametrize("name", ["", "Performance", "performance\n", "../x", "a b", "0", None, 5, True, ["a"], {}])
