@@ -30,13 +30,10 @@ def test_interrupt_is_back_on_its_core(box: Box, event: str) -> None:
 
 def test_a_bind_during_the_agents_run_is_not_lost(box: Box) -> None:
     """The agent is made so slow that the driver is reloaded while it is still busy with the reload before."""
-    drop_in = f"/run/systemd/system/{UNIT}.d/slow.conf"
-    box.shell(
-        f"mkdir -p $(dirname {drop_in}); printf '[Service]\\nCPUQuota=50%%\\n' > {drop_in}; systemctl daemon-reload"
-    )
     busy = f"systemctl show {UNIT} --property=ActiveState | grep -q activating"
+    box.shell(f"systemctl set-property --runtime {UNIT} CPUQuota=50%")
     try:
         assert box.after(f"{RELOAD}\nuntil {busy}; do sleep 0.05; done\n{RELOAD}\n{busy}") == TUNED
     finally:
-        box.shell(f"rm -r $(dirname {drop_in}); systemctl daemon-reload")
+        box.shell(f"systemctl set-property --runtime {UNIT} CPUQuota=")
     assert box.served_by(20) == {4: 20}

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from box import COMMAND, DROP_IN, TUNED, Box
+from box import COMMAND, TUNED, Box
 
 DISK = "virtio0"
+SCRIPT = "/usr/lib/edgenpu-tuning/irqbalance.d/npu-cards"
 PASSES = 5
 
 
 @pytest.fixture
 def no_policy(box: Box) -> Iterator[None]:
     """Take irqbalance's policy away, and put everything right again afterwards."""
-    restart = "systemctl daemon-reload; systemctl restart irqbalance.service"
-    box.shell(f"mv {DROP_IN} /run/; {restart}")
+    restart = "systemctl restart irqbalance.service"
+    box.shell(f"mv {SCRIPT} /run/; {restart}")
     yield
-    box.shell(f"mv /run/$(basename {DROP_IN}) {DROP_IN}; {restart}; {COMMAND} apply")
+    box.shell(f"mv /run/$(basename {SCRIPT}) {SCRIPT}; {restart}; {COMMAND} apply")
 
 
 def test_card_stays_and_others_are_balanced(box: Box) -> None:
