@@ -62,19 +62,19 @@ def _down(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _list(_: argparse.Namespace) -> int:
+def _list(_unused: argparse.Namespace) -> int:
     for twin in twins.running():
         print(f"{twin.name}\t127.0.0.1:{twin.ssh_port}")
     return 0
 
 
-def _requirements(_: argparse.Namespace) -> int:
+def _requirements(_unused: argparse.Namespace) -> int:
     for package in missing_packages():
         print(package)
     return 0
 
 
-def _install_requirements(_: argparse.Namespace) -> int:
+def _install_requirements(_unused: argparse.Namespace) -> int:
     install_requirements()
     return 0
 
@@ -106,7 +106,7 @@ def _reset(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prune(_: argparse.Namespace) -> int:
+def _prune(_unused: argparse.Namespace) -> int:
     running = [twin.built for twin in twins.running()]
     for folder in prune([path.stem for path in BOARDS.glob("*.yml")], running):
         print(f"twin: removed {folder}")

@@ -73,7 +73,7 @@ def parse_one_line(text: str, codename: str) -> list[Source]:
             continue
         options = {}
         for option in (match["options"] or "").split():
-            key, _, value = option.partition("=")
+            key, _unused, value = option.partition("=")
             options[key.lower()] = value
         sources += _debians_own([match["uri"]], [match["suite"]], match["components"].split(), options, codename)
     return sources
@@ -108,7 +108,7 @@ def _stanzas(text: str) -> Iterator[dict[str, str]]:
         elif line[0].isspace() and key:
             fields[key] += "\n" + line.strip()
         else:
-            key, _, value = line.partition(":")
+            key, _unused, value = line.partition(":")
             key = key.strip().lower()
             fields[key] = value.strip()
 

@@ -100,7 +100,7 @@ class Instance:
         self.run.mkdir(mode=0o700)
         error = TwinError("no free port")
         wanted = self.port
-        for _ in range(_PORT_TRIES):
+        for _unused in range(_PORT_TRIES):
             # Between asking for a free port and QEMU taking it someone else may: then QEMU says so, and we ask again.
             self.port = wanted or _free_port()
             arguments = [
@@ -148,7 +148,7 @@ class Instance:
                     process.stdout.readline()
                 # Logging in took its time; only now the time of day can be told.
                 message = struct.pack("<Q", int(time.time() * 1e6)) + os.urandom(64)
-                _, errors = process.communicate(message)
+                _unused, errors = process.communicate(message)
             if process.returncode == 0:
                 return
             if process.returncode != 255 or time.monotonic() > deadline:
@@ -218,7 +218,7 @@ class Instance:
         counter = controller.config_base + FUNCTION_BYTES + pciconfig.EVENT_CAP + pciconfig.EVENT_DATA
         taken, waiting = 0, True
         with self._memory() as memory:
-            for _ in range(count):
+            for _unused in range(count):
                 before = memory.read32(counter)
                 memory.write32(qemu.GITS_TRANSLATER, event)
                 deadline = time.monotonic() + patience_s
@@ -234,7 +234,7 @@ class Instance:
         """
         if gt_s not in pciconfig.SPEED_CODES:
             raise TwinError(f"{gt_s} GT/s is no PCIe speed; there are {', '.join(map(str, pciconfig.SPEED_CODES))}")
-        controller, _ = self.board.function_at(bdf)
+        controller, _unused = self.board.function_at(bdf)
         status = pciconfig.link_status(Link(gt_s, width))
         register = pciconfig.PCIE_CAP + pciconfig.LNKSTA
         with self._memory() as memory:

@@ -120,11 +120,11 @@ def endpoint(bus: int, device: Device, link: Link) -> bytes:
     """A device behind a root port, with the link that it negotiated."""
     function = Function(bus)
     _header(function, (device.vendor, device.device), device.class_code, device.revision, header_type=0)
-    for bar in device.bars:
-        type_bits = _BAR_TYPE_BITS[bar.kind]
-        function.put(0x10 + 4 * bar.index, 32, type_bits, writable=~(bar.size - 1) & 0xFFFFFFFF)
-        if bar.kind.startswith("mem64"):
-            function.put(0x14 + 4 * bar.index, 32, 0, writable=0xFFFFFFFF)
+    for base_register in device.bars:
+        type_bits = _BAR_TYPE_BITS[base_register.kind]
+        function.put(0x10 + 4 * base_register.index, 32, type_bits, writable=~(base_register.size - 1) & 0xFFFFFFFF)
+        if base_register.kind.startswith("mem64"):
+            function.put(0x14 + 4 * base_register.index, 32, 0, writable=0xFFFFFFFF)
     function.put(0x2C, 16, device.subsystem_vendor)
     function.put(0x2E, 16, device.subsystem_device)
     function.put(0x3C, 8, 0, writable=0xFF)

@@ -304,7 +304,7 @@ def _with_dependencies(root: Path, kernel: str, names: Iterable[str]) -> list[Pa
     for name in names:
         listing = _run("modprobe", "-d", str(root), "-S", kernel, "--show-depends", name)
         for line in listing.splitlines():
-            action, _, path = line.partition(" ")
+            action, _unused, path = line.partition(" ")
             if action == "insmod" and Path(path.strip()) not in paths:
                 paths.append(Path(path.strip()))
     return paths

@@ -19,11 +19,11 @@ from twin.devicetree import append_board
 #: As much of QEMU's own tree as the appended text refers to.
 QEMU_DTS = """/dts-v1/;
 / {
-	#address-cells = <2>; #size-cells = <2>;
-	flash@0 { }; fw-cfg@9020000 { }; pcie@10000000 { }; platform-bus@c000000 { };
-	intc@8000000 { #address-cells = <2>; #size-cells = <2>; #interrupt-cells = <3>; its@8080000 { }; };
-	cpus { #address-cells = <1>; #size-cells = <0>; cpu-map { }; CPUS };
-	VIRTIO
+  #address-cells = <2>; #size-cells = <2>;
+  flash@0 { }; fw-cfg@9020000 { }; pcie@10000000 { }; platform-bus@c000000 { };
+  intc@8000000 { #address-cells = <2>; #size-cells = <2>; #interrupt-cells = <3>; its@8080000 { }; };
+  cpus { #address-cells = <1>; #size-cells = <0>; cpu-map { }; CPUS };
+  VIRTIO
 };
 """.replace("CPUS", " ".join(f"cpu@{n} {{ }};" for n in range(8))).replace(
     "VIRTIO", " ".join(f"virtio_mmio@{0xA000000 + n * 0x200:x} {{ }};" for n in range(32))

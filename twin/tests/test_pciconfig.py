@@ -57,7 +57,7 @@ def functions(board: Board) -> Iterator[tuple[Controller, Registers, Registers |
 
 
 def card() -> Registers:
-    for controller, _, endpoint in functions(load_named("cm3588")):
+    for controller, _unused, endpoint in functions(load_named("cm3588")):
         if controller.endpoint_bdf == "0003:31:00.0" and endpoint is not None:
             return endpoint
     raise AssertionError("the board has no card")
@@ -77,7 +77,7 @@ def test_every_function_says_where_it_is() -> None:
 
 def test_identity_and_link_of_every_endpoint_are_the_boards() -> None:
     seen = 0
-    for controller, _, endpoint in functions(load_named("cm3588")):
+    for controller, _unused, endpoint in functions(load_named("cm3588")):
         if controller.slot is None or endpoint is None:
             continue
         device = controller.slot.device
@@ -92,7 +92,7 @@ def test_identity_and_link_of_every_endpoint_are_the_boards() -> None:
 
 def test_root_ports_lead_to_their_bus_and_an_empty_slot_has_no_link() -> None:
     widths = {}
-    for controller, port, _ in functions(load_named("cm3588")):
+    for controller, port, _unused in functions(load_named("cm3588")):
         assert (port.read(0x18, 8), port.read(0x19, 8)) == (controller.first_bus, controller.first_bus + 1)
         assert link(port, 0x0C) == (controller.port.speed_gt_s, controller.port.width)
         widths[controller.domain] = link(port, 0x12)[1]

@@ -76,7 +76,7 @@ def _pack(state: FileState) -> Dict[str, Any]:
 def _unpack(data: Dict[str, Any]) -> FileState:
     content, target = data["content"], _text(data["target"])
     numbers = [data[name] for name in ("mode", "uid", "gid")]
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
         raise ValueError("mode and owner %r" % (numbers,))
     return FileState(None if content is None else binascii.a2b_base64(content), target, *numbers)
 

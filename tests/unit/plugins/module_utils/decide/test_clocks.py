@@ -32,7 +32,7 @@ def offline(first: int) -> Policy:
     return policy(str(first), None, ())._replace(affected=(), driver=None, all_offline=True)
 
 
-CM3588 = [policy("0-3"), policy("4-5"), policy("6-7")]
+CM3588 = (policy("0-3"), policy("4-5"), policy("6-7"))
 
 
 def decided(
