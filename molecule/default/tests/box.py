@@ -152,7 +152,7 @@ class Box:
         """Raise COUNT MSIs from outside, at once or over seconds, and return how many each CPU served (not zero)."""
         before = self.counts()
         if over_s:
-            for _ in range(count):
+            for _unused in range(count):
                 self.twin.raise_msi(1)
                 time.sleep(over_s / count)
         else:
@@ -167,7 +167,7 @@ class Box:
             if tab:
                 files[path] = about
             else:
-                checksum, _, path = line.partition("  ")
+                checksum, _unused, path = line.partition("  ")
                 files[path] += f" {checksum}"
         units = _properties(self.attempt(_UNITS).stdout)
         units["ExecStart"] = units["ExecStart"].partition("argv[]=")[2].partition(" ;")[0]

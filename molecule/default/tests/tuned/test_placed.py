@@ -43,7 +43,7 @@ def test_files_belong_to_root_and_only_root_may_write_them(box: Box) -> None:
     """All that was left on the machine; the ledger is nobody else's business."""
     listing = box.shell(
         f"find /etc/edgenpu-tuning /usr/lib/edgenpu-tuning /var/lib/edgenpu-tuning {COMMAND} {DROP_IN} "
-        f"/etc/systemd/system/{UNIT} /etc/udev/rules.d/90-edgenpu-tuning.rules -printf '%p %y %m %u:%g\\n'"
+        f"/etc/systemd/system/edgenpu-tuning* /etc/udev/rules.d/90-edgenpu-tuning.rules -printf '%p %y %m %u:%g\\n'"
     )
     modes = {path: (kind, mode, owner) for path, kind, mode, owner in map(str.split, listing.splitlines())}
     assert {owner for _kind, _mode, owner in modes.values()} == {"root:root"}

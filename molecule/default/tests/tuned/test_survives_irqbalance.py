@@ -37,7 +37,7 @@ def test_card_stays_and_others_are_balanced(box: Box) -> None:
 @pytest.mark.usefixtures("no_policy")
 def test_without_our_policy_it_moves_the_card(box: Box) -> None:
     """The test before this one would prove nothing if irqbalance left a pinned interrupt alone by itself."""
-    for _ in range(30):
+    for _unused in range(30):
         if list(box.served_by(10, over_s=1)) != [4]:
             return
     pytest.fail("irqbalance has not moved the card's interrupt within 30 passes")
