@@ -241,7 +241,7 @@ class TestAgent:
         install(board)
         board.kernel.refusals["/sys/devices/system/cpu/cpufreq/policy4/scaling_governor"] = "EBUSY"
         said = command("agent")
-        assert (said.status, said.err) == (1, "")
+        assert (said.status, said.err) == (0, ""), "what the kernel refuses at every boot is no failed unit"
         told = [json.loads(line) for line in said.lines]
         assert [(line["event"], line["path"].split("/")[-2], line["after"]) for line in told] == [
             ("changed", "38", "4"),

@@ -183,10 +183,10 @@ class TestInterrupts:
 class TestCards:
     def test_by_address(self, tree: Tree) -> None:
         board = hosts.Board(tree)
-        board.add_card("0001:01:00.0", "platform/a.pcie/pci0001:00/0001:01:00.0", (50,))
+        board.add_card("2000:01:00.0", "platform/a.pcie/pci2000:00/2000:01:00.0", (50,))
         board.add_card("10000:01:00.0", "platform/b.pcie/pci10000:00/10000:01:00.0", (51,))
         assert [card.bdf for card in npu_cards(board.root, BUILT_IN)] == [
-            "0001:01:00.0",
+            "0003:31:00.0",
             "0003:31:00.0",
             "10000:01:00.0",
         ]
