@@ -187,7 +187,7 @@ class TestCards:
         board.add_card("10000:01:00.0", "platform/b.pcie/pci10000:00/10000:01:00.0", (51,))
         assert [card.bdf for card in npu_cards(board.root, BUILT_IN)] == [
             "0003:31:00.0",
-            "0003:31:00.0",
+            "2000:01:00.0",
             "10000:01:00.0",
         ]
 
