@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import LOCK_PATH
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import PATH as LEDGER
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import UNIT
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
@@ -55,6 +56,7 @@ def test_check_mode_predicts(modules: Modules, board: hosts.Board, persist: bool
     before = board.snapshot()
     predicted = modules.run(irq_affinity, check=True, persist=persist, **DOOR)
     assert (board.snapshot(), board.kernel.events, modules.commands) == (before, [], [])
+    assert not board.root.exists(LOCK_PATH)
     assert predicted.data["msg"] == "1 interrupt of 1 NPU card would be on the wanted CPU"
     made = modules.run(irq_affinity, persist=persist, **DOOR)
     for name in ("changed", "changes", "diff", "unknown", "refused", "cards"):
@@ -76,7 +78,7 @@ def test_difference(modules: Modules, board: hosts.Board) -> None:
     assert (shown[IRQ]["before"], shown[IRQ]["after"]) == ("0-7\n", "4\n")
     assert shown[UNIT]["before"] == "theirs\n"
     assert shown[UNIT]["after"] == (board.root.data(UNIT) or b"").decode()
-    assert sorted(shown) == sorted(change["path"] for change in data["changes"])
+    assert sorted(entry["before_header"] for entry in data["diff"]) == sorted(one["path"] for one in data["changes"])
 
 
 def test_wishes_reach_the_box(modules: Modules, board: hosts.Board) -> None:
