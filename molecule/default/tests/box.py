@@ -49,11 +49,13 @@ echo "$agent"
 set +e
 """
 
-_FILES = """
-find /etc /home /opt /root /usr/bin /usr/lib/edgenpu-tuning /usr/lib/systemd /usr/lib/udev /usr/local /usr/sbin \
-    /var/lib -xdev '(' -path /var/lib/apt -o -path /var/lib/dpkg -o -path '*/.ansible' ')' -prune \
+_PLACES = (
+    "/etc /home /opt /root /usr/bin /usr/lib/edgenpu-tuning /usr/lib/systemd /usr/lib/udev /usr/local /usr/sbin /var/lib"
+)
+_FILES = f"""
+find {_PLACES} -xdev '(' -path /var/lib/apt -o -path /var/lib/dpkg -o -path '*/.ansible' ')' -prune \
     -o -printf '%p\\t%y %m %U:%G %l\\n' 2>/dev/null
-find /etc /usr/lib/edgenpu-tuning /usr/local /var/lib/edgenpu-tuning -xdev -type f -exec sha256sum '{}' + 2>/dev/null
+find /etc /usr/lib/edgenpu-tuning /usr/local /var/lib/edgenpu-tuning -xdev -type f -exec sha256sum '{{}}' + 2>/dev/null
 """
 
 _UNITS = f"""
@@ -178,8 +180,7 @@ class Box:
         """Run a shell script and return the files that it wrote, made or removed (as their directories)."""
         self.shell("touch /run/stamp; sleep 0.1")  # a file's time is as fine as the kernel's tick
         self.shell(script)
-        places = "/etc /home /opt /root /usr /var/lib"
-        return self.shell(f"find {places} -xdev -newercm /run/stamp").splitlines()
+        return self.shell(f"find {_PLACES} -xdev -newercm /run/stamp 2>/dev/null || true").splitlines()
 
     def note(self, name: str, value: object) -> None:
         """Keep a value for a later step."""
