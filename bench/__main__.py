@@ -34,6 +34,7 @@ all:
   hosts:
     bench:
   vars:
+    ansible_user: root
     ansible_ssh_common_args: -F {ssh_config}
     ansible_python_interpreter: /usr/bin/python3
 """

@@ -49,8 +49,11 @@ echo "$agent"
 set +e
 """
 
-_PLACES = (
-    "/etc /home /opt /root /usr/bin /usr/lib/edgenpu-tuning /usr/lib/systemd /usr/lib/udev /usr/local /usr/sbin /var/lib"
+_PLACES = " ".join(
+    (
+        "/etc /home /opt /root /usr/bin /usr/lib/edgenpu-tuning /usr/lib/systemd /usr/lib/udev",
+        "/usr/local /usr/sbin /var/lib",
+    )
 )
 _FILES = f"""
 find {_PLACES} -xdev '(' -path /var/lib/apt -o -path /var/lib/dpkg -o -path '*/.ansible' ')' -prune \

@@ -22,7 +22,7 @@ def all_cpus_afterwards(box: Box) -> Iterator[None]:
 
 
 def test_pinned_cpu_and_then_its_cluster_go_and_return(box: Box) -> None:
-    """Another fast CPU takes over, and hands back; the governor that the kernel has lost with the cluster is set again."""
+    """Another fast CPU takes over, and hands back; the governor that went with the cluster is set again."""
     assert box.after(f"echo 0 > {CPU}4/online") == TUNED._replace(allowed="5", effective="5")
     assert box.served_by(20) == {5: 20}
     without_policy4 = {**TUNED_GOVERNORS, "policy4": "offline"}

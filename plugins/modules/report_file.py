@@ -1,0 +1,59 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Documentation of an action that has no module; its code is plugins/action/report_file.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: report_file
+short_description: Write a report on the control node
+version_added: 0.1.0
+description:
+  - Writes data as JSON into a file on the control node, whole or not at all, and makes the directories above it.
+  - Runs within Ansible itself, so that it costs a fleet neither a connection nor a process for each host.
+  - A report of what was read is no change of any host, so this never reports one, and it also runs in check mode.
+options:
+  path:
+    description: Where the report goes. A relative path starts from the working directory.
+    type: path
+    required: true
+  report:
+    description: What it holds; needed with O(state=present).
+    type: dict
+  state:
+    description: V(absent) removes the file.
+    type: str
+    choices: [present, absent]
+    default: present
+author:
+  - The edgenpu.tuning authors (@edgenpu)
+attributes:
+  check_mode:
+    description: Writes the report in check mode, too.
+    support: full
+  diff_mode:
+    description: Shows no difference, since counts and clocks differ at every reading.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Read the host
+  edgenpu.tuning.npu_host_info:
+  register: result
+
+- name: Keep what was read
+  edgenpu.tuning.report_file:
+    path: "reports/{{ inventory_hostname }}.json"
+    report: "{{ result.report }}"
+"""
+
+RETURN = r"""
+path:
+  description: Where the report is.
+  returned: always
+  type: str
+  sample: /home/me/reports/nas.json
+"""
