@@ -145,6 +145,10 @@ unknown:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.compiled import prefer_compiled
+
+prefer_compiled()
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import CLOCKS, npu_cards, tune_clocks
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT, KEEPER_ARGUMENTS

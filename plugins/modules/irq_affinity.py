@@ -188,6 +188,10 @@ unknown:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.compiled import prefer_compiled
+
+prefer_compiled()
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
     INTERRUPTS,

@@ -121,6 +121,10 @@ report:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.compiled import prefer_compiled
+
+prefer_compiled()
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve

@@ -261,6 +261,10 @@ unread:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.compiled import prefer_compiled
+
+prefer_compiled()
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import kind_of, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import pci_device

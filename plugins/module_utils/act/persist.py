@@ -18,6 +18,13 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABS
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import OWN_POLICY as IRQBALANCE_POLICY
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.agent import (
+    CURRENT,
+    SUMS,
+    is_sound,
+    read_sums,
+    sums_line,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
@@ -49,6 +56,7 @@ AGENT_MODULES = (
     "decide.shapes",
     "decide.topology",
     "observe",
+    "observe.agent",
     "observe.cpufreq",
     "observe.cpumask",
     "observe.cpus",
@@ -61,7 +69,6 @@ AGENT_MODULES = (
 )
 
 BASE = "/usr/lib/edgenpu-tuning"
-CURRENT = BASE + "/current"
 FRONT_DOOR = "edgenpu-tuning"
 _UNFINISHED = ".new"  # behind the name of an agent that is being installed
 COMMAND = "/usr/local/bin/edgenpu-tuning"
@@ -228,9 +235,15 @@ def agent_name(files: Mapping[str, bytes]) -> str:
 
 
 def _is_intact(sink: Sink, directory: str, files: Mapping[str, bytes]) -> bool:
-    if not sink.state(directory + "/" + FRONT_DOOR).mode & 0o100:
+    door = directory + "/" + FRONT_DOOR
+    if not sink.state(door).mode & 0o100 or sink.root.data(door) != files[FRONT_DOOR]:
         return False
-    return all(sink.root.data(directory + "/" + path) == content for path, content in files.items())
+    where = sink.host_path(directory)
+    try:
+        sums = read_sums(where)
+    except (OSError, ValueError):
+        return False
+    return all(is_sound(os.path.join(where, path), files[path], sums) for path in files if path != FRONT_DOOR)
 
 
 def remove_agent(sink: Sink, directory: str) -> None:
@@ -243,6 +256,7 @@ def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> No
     """Write the agent beside its final place, compile it there, and rename: a killed run leaves no half agent."""
     scratch = directory + _UNFINISHED
     sink.remove_tree(scratch)
+    sums = []
     for path, content in files.items():
         where = sink.host_path(scratch + "/" + path)
         sink.make_parents(scratch + "/" + path)
@@ -252,12 +266,16 @@ def _install_agent(sink: Sink, directory: str, files: Mapping[str, bytes]) -> No
             os.chmod(where, 0o755)
         else:
             os.chmod(where, 0o644)
-            py_compile.compile(
+            compiled = py_compile.compile(
                 where,
                 dfile=directory + "/" + path,
                 doraise=True,
                 invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             )
+            with open(str(compiled), "rb") as stream:
+                sums.append(sums_line(os.path.relpath(str(compiled), sink.host_path(scratch)), stream.read()))
+    with open(sink.host_path(scratch + "/" + SUMS), "w", encoding="utf-8") as listing:
+        listing.writelines(sums)
     sink.sync_tree(scratch)
     sink.remove_tree(directory)
     os.rename(sink.host_path(scratch), sink.host_path(directory))
