@@ -13,6 +13,9 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 
 CPUS = "/sys/devices/system/cpu"
 NODES = "/sys/devices/system/node"
+# Kinds of core of a hybrid x86 CPU, slowest first: the PMUs that the kernel names after them list their CPUs
+CORE_KINDS = ("cpu_lowpower", "cpu_atom", "cpu_core")
+ISOLATED_PARTITIONS = "/sys/fs/cgroup/cpuset.cpus.isolated"  # since 6.7, of all cpuset partitions
 NO_CLUSTER = (-1, 65535)  # what topology/cluster_id holds where firmware tells of none
 # Clusters of one kind differ a little (2304 and 2352 MHz in one SoC; favoured cores of a PC). Neighbours in the sorted
 # list belong together up to this step, so that a PC's gently falling ranking of equal cores stays one tier.
@@ -31,16 +34,22 @@ class Cpu(NamedTuple):
     cluster: int | None
     numa_node: int | None
     siblings: tuple[int, ...]  # hardware threads of its core, itself included; () if not known
-    isolated: bool
+    isolated: bool  # by boot parameter or cpuset partition
     nohz_full: bool
     policy_cpus: tuple[int, ...] = ()  # CPUs that share its clock, offline ones included; () if not known
+    core_kind: int | None = None  # place in CORE_KINDS, counted from 1
+
+    @property
+    def quiet(self) -> bool:
+        """True if somebody keeps it free of other work: nothing is put there unasked."""
+        return self.isolated or self.nohz_full
 
 
 class Tier(NamedTuple):
     """CPUs of about the same speed; ``value`` is the highest in the tier, in the unit of ``basis``."""
 
     cpus: tuple[int, ...]
-    basis: str  # "capacity", "cppc highest_perf", "maximum frequency", "single"
+    basis: str  # "capacity", "cppc highest_perf", "core kind", "maximum frequency", "single"
     value: int | None
 
 
@@ -79,9 +88,12 @@ def read_cpus(root: Root) -> tuple[Cpu, ...]:
         names = root.names(CPUS)
         present = tuple(sorted(int(name[3:]) for name in names if name[:3] == "cpu" and name[3:].isdecimal()))
     online = _listed(root, CPUS + "/online")
-    isolated = _listed(root, CPUS + "/isolated") or ()
+    isolated = (_listed(root, CPUS + "/isolated") or ()) + (_listed(root, ISOLATED_PARTITIONS) or ())
     nohz_full = _listed(root, CPUS + "/nohz_full") or ()
     nodes = _numa_nodes(root)
+    kinds: Dict[int, int] = {}
+    for kind, name in enumerate(CORE_KINDS, 1):
+        kinds.update((cpu, kind) for cpu in _listed(root, "/sys/devices/%s/cpus" % name) or ())
     clocks: Dict[int, Tuple[Tuple[int, ...], Optional[int]]] = {}
     for name, members in read_policy_cpus(root).items():
         highest = root.number("%s/cpufreq/%s/cpuinfo_max_freq" % (CPUS, name))
@@ -107,6 +119,7 @@ def read_cpus(root: Root) -> tuple[Cpu, ...]:
                 isolated=number in isolated,
                 nohz_full=number in nohz_full,
                 policy_cpus=members,
+                core_kind=kinds.get(number),
             )
         )
     return tuple(cpus)
@@ -141,13 +154,14 @@ def _grouped(values: Dict[int, int]) -> List[List[int]]:
 def tiers(cpus: Sequence[Cpu]) -> tuple[Tier, ...]:
     """Return the tiers, slowest first.
 
-    The first measure that all online CPUs have and that tells them apart counts: capacity, then CPPC, then the maximum
-    frequency. (A device tree without capacities yields 1024 for every CPU.) An offline CPU of which nothing is known
-    is in no tier, except where nothing is known of any CPU.
+    The first measure that all online CPUs have and that tells them apart counts: capacity, then CPPC, then the kind of
+    core that x86 names, then the maximum frequency. (A device tree without capacities yields 1024 for every CPU.) An
+    offline CPU of which nothing is known is in no tier, except where nothing is known of any CPU.
     """
     measures: List[Tuple[str, Dict[int, Optional[int]]]] = [
         ("capacity", {cpu.number: cpu.capacity for cpu in cpus}),
         ("cppc highest_perf", {cpu.number: cpu.highest_perf for cpu in cpus}),
+        ("core kind", {cpu.number: cpu.core_kind for cpu in cpus}),
         ("maximum frequency", {cpu.number: cpu.max_freq_khz for cpu in cpus}),
     ]
     alike: Optional[Dict[int, int]] = None
@@ -163,3 +177,23 @@ def tiers(cpus: Sequence[Cpu]) -> tuple[Tier, ...]:
     if alike is not None:
         return (Tier(tuple(sorted(alike)), "single", max(alike.values())),)
     return (Tier(tuple(sorted(cpu.number for cpu in cpus)), "single", None),) if cpus else ()
+
+
+def cores(cpus: Sequence[Cpu]) -> Dict[int, int]:
+    """Return the first hardware thread of each CPU's core, by CPU.
+
+    sysfs lists online threads only. Of an offline CPU, and of one left alone by it, the partner is where the cores
+    that are whole have theirs, so that a CPU's going changes nothing for the others.
+    """
+    first = {cpu.number: min(cpu.siblings, default=cpu.number) for cpu in cpus}
+    steps = {cpu.siblings[1] - cpu.siblings[0] for cpu in cpus if len(cpu.siblings) == 2}
+    alone = {cpu.number for cpu in cpus if cpu.online and cpu.siblings == (cpu.number,)}
+    for cpu in cpus:
+        if cpu.online or cpu.siblings or len(steps) != 1:
+            continue
+        step = min(steps)
+        if cpu.number - step in alone:
+            first[cpu.number] = cpu.number - step
+        elif cpu.number + step in alone:
+            first[cpu.number + step] = cpu.number
+    return first

@@ -89,6 +89,45 @@ class TestReadCpus:
         tree.files("/sys/devices/system/cpu", {"nohz_full": "(null)"})
         assert not any(entry.nohz_full for entry in cpus.read_cpus(tree.root))
 
+    def test_cpuset_partitions(self, tree: Tree) -> None:
+        tree.cpus(4, "0-3")
+        tree.files("/sys/devices/system/cpu", {"isolated": "1"})
+        tree.file("/sys/fs/cgroup/cpuset.cpus.isolated", "2-3\n")
+        assert [entry.isolated for entry in cpus.read_cpus(tree.root)] == [False, True, True, True]
+        assert [entry.quiet for entry in cpus.read_cpus(tree.root)] == [False, True, True, True]
+
+    def test_kinds_of_core(self, tree: Tree) -> None:
+        """Hybrid x86 where ACPI tells nothing: the PMUs' lists do."""
+        tree.cpus(6, "0-5")
+        tree.file("/sys/devices/cpu_core/cpus", "0-1\n")
+        tree.file("/sys/devices/cpu_atom/cpus", "2-5\n")
+        for first in range(6):
+            highest = {"cpuinfo_max_freq": "3900000" if first > 1 else "4100000"}
+            tree.policy(first, str(first), str(first), highest)
+        assert cpus.tiers(cpus.read_cpus(tree.root)) == (
+            Tier((2, 3, 4, 5), "core kind", 2),
+            Tier((0, 1), "core kind", 3),
+        )
+
+    @pytest.mark.parametrize(
+        ("table", "big_khz"), [("sbc-bench/rock5b.txt", 2400000), ("sbc-bench/opi5max.txt", 2256000)]
+    )
+    def test_vendor_kernels_of_rk3588(self, tree: Tree, table: str, big_khz: int) -> None:
+        """5.10 calls the clusters packages, 6.1 does not; without capacities the clock tells, whatever it is."""
+        rows = [line.split() for line in captured(table).splitlines() if line[:3].strip().isdigit()]
+        assert [int(row[0]) for row in rows] == list(range(8))
+        tree.cpus(8, "0-7")
+        for policy in sorted({int(row[2]) for row in rows}):
+            members = [row for row in rows if int(row[2]) == policy]
+            listed = " ".join(row[0] for row in members)
+            tree.policy(policy, listed, listed, {"cpuinfo_max_freq": members[0][4] + "000"})
+        for row in rows:
+            tree.files("/sys/devices/system/cpu/cpu%s/topology" % row[0], {"physical_package_id": row[1]})
+        assert cpus.tiers(cpus.read_cpus(tree.root)) == (
+            Tier((0, 1, 2, 3), "maximum frequency", 1800000),
+            Tier((4, 5, 6, 7), "maximum frequency", big_khz),
+        )
+
     def test_capture_without_lists(self, tree: Tree) -> None:
         for number in (10, 2, 0):
             tree.files("/sys/devices/system/cpu/cpu%d" % number, {"online": str(int(number != 2))})
@@ -159,6 +198,41 @@ class TestTiers:
 
     def test_nothing_known(self) -> None:
         assert cpus.tiers([cpu(0), cpu(1, online=False)]) == (Tier((0, 1), "single", None),)
+
+
+class TestCores:
+    def test_hybrid(self, tree: Tree) -> None:
+        tree.listing(captured("sysfs/i7-1370p-cpu.txt"))
+        first = cpus.cores(cpus.read_cpus(tree.root))
+        assert [first[number] for number in range(14)] == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 13]
+
+    def test_not_known(self) -> None:
+        assert cpus.cores([cpu(0), cpu(1)]) == {0: 0, 1: 1}
+
+    def test_offline_threads(self) -> None:
+        """sysfs lists online threads only: the whole core shows where the partner is."""
+        known = [
+            cpu(0, siblings=(0, 2)),
+            cpu(1, online=False),
+            cpu(2, siblings=(0, 2)),
+            cpu(3, siblings=(3,)),
+        ]
+        assert cpus.cores(known) == {0: 0, 1: 1, 2: 0, 3: 1}
+        known[1], known[3] = cpu(1, siblings=(1,)), cpu(3, online=False)
+        assert cpus.cores(known) == {0: 0, 1: 1, 2: 0, 3: 1}
+
+    def test_cores_that_differ_tell_nothing_of_others(self) -> None:
+        known = [
+            *(cpu(number, siblings=(0, 1)) for number in (0, 1)),
+            *(cpu(number, siblings=(2, 6)) for number in (2, 6)),
+            cpu(3, siblings=(3,)),
+            cpu(4, online=False),
+        ]
+        assert cpus.cores(known) == {0: 0, 1: 0, 2: 2, 6: 2, 3: 3, 4: 4}
+
+    def test_second_threads_switched_off(self) -> None:
+        known = [cpu(0, siblings=(0,)), cpu(1, siblings=(1,)), cpu(2, online=False), cpu(3, online=False)]
+        assert cpus.cores(known) == {0: 0, 1: 1, 2: 2, 3: 3}
 
 
 class BusyRoot(Root):
