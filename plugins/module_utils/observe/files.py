@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import List, Optional, Tuple
 
 MAX_LINKS = 40  # the kernel's own limit (MAXSYMLINKS)
@@ -134,6 +135,14 @@ class Root:
         """True if PATH exists below the root, a dangling link excluded."""
         host_path = self._host_path(path)
         return host_path is not None and os.path.exists(host_path)
+
+    def mode(self, path: str) -> Optional[int]:
+        """Return the permission bits of what stands at PATH; None if it is missing."""
+        host_path = self._host_path(path)
+        try:
+            return None if host_path is None else stat.S_IMODE(os.stat(host_path).st_mode)
+        except OSError:
+            return None
 
     def number(self, path: str, base: int = 10) -> Optional[int]:
         """Return a file's content as an integer; None if missing, unreadable or no number."""

@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import struct
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.board import (
+    DEVICE_TREES,
+    Board,
+    read_board,
+    read_compatible,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 
-DEVICE_TREES = ("/proc/device-tree", "/sys/firmware/devicetree/base")
 DMI = "/sys/class/dmi/id/"
 AT_PAGESZ = 6
 # What boards print that nobody filled in
@@ -64,6 +68,12 @@ class Host(NamedTuple):
     sysfs_writable: bool | None  # by mount options; None not known
     proc_irq_writable: bool | None
     os: str | None  # PRETTY_NAME
+    boot_options: tuple[tuple[str, str], ...] = ()  # (file, line) of a Raspberry Pi's config.txt that touch PCIe
+
+    @property
+    def board(self) -> Board:
+        """What decides how its interrupts are routed."""
+        return Board(self.architecture, self.kernel, self.compatible, self.boot_options)
 
 
 class Mount(NamedTuple):
@@ -145,14 +155,6 @@ def _model(root: Root) -> Optional[str]:
     return None
 
 
-def _compatible(root: Root) -> Tuple[str, ...]:
-    for tree in DEVICE_TREES:
-        raw = root.data(tree + "/compatible")
-        if raw:
-            return tuple(part for part in raw.decode("utf-8", "replace").split("\0") if part)
-    return ()
-
-
 def _container(root: Root) -> Optional[str]:
     told = root.text("/run/systemd/container")  # systemd inside tells everyone
     if told:
@@ -187,7 +189,7 @@ def _machine(root: Root) -> Optional[str]:
             return "unknown hypervisor"  # QEMU, crosvm and others; no board has these
         if names:
             break
-    if "linux,dummy-virt" in _compatible(root):
+    if "linux,dummy-virt" in read_compatible(root):
         return "qemu"
     # the first CPU's block is enough, and reading on costs with many CPUs
     for line in (root.data("/proc/cpuinfo", 4096) or b"").split(b"\n"):
@@ -196,16 +198,10 @@ def _machine(root: Root) -> Optional[str]:
     return None
 
 
-def _architecture(root: Root) -> Optional[str]:
-    told = root.text("/proc/sys/kernel/arch")  # since 6.1
-    if told:
-        return told
-    return os.uname().machine if root.is_live else None
-
-
 def read_host(root: Root) -> Host:
     """Return what is known of the machine; its host name is not read."""
     container = _container(root)
+    board = read_board(root)
     text = root.text("/proc/self/mounts")
     mounts = parse_mounts((root.text("/proc/mounts") if text is None else text) or "")
     release = root.text("/etc/os-release")
@@ -213,9 +209,9 @@ def read_host(root: Root) -> Host:
         release = root.text("/usr/lib/os-release")
     return Host(
         model=_model(root),
-        compatible=_compatible(root),
-        kernel=root.text("/proc/sys/kernel/osrelease") or None,
-        architecture=_architecture(root),
+        compatible=board.compatible,
+        kernel=board.kernel,
+        architecture=board.architecture,
         page_size=parse_auxv_page_size(root.data("/proc/self/auxv") or b""),
         boot_id=root.text("/proc/sys/kernel/random/boot_id") or None,
         virtualisation="container: " + container if container else _machine(root),
@@ -223,4 +219,5 @@ def read_host(root: Root) -> Host:
         sysfs_writable=writable(mounts, "/sys"),
         proc_irq_writable=writable(mounts, "/proc/irq"),
         os=parse_os_release(release or ""),
+        boot_options=board.boot_options,
     )

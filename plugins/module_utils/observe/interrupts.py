@@ -19,6 +19,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 FEW = 16  # up to so many interrupts, single files in /sys/kernel/irq are cheaper than the whole of /proc/interrupts
 MAX_DESCRIPTION = 4096  # characters; bounds what a corrupt line may cost
 SYSFS_PAGE = 4096  # a sysfs file ends there, wherever that cuts its text
+DEFAULT_AFFINITY = "/proc/irq/default_smp_affinity"
 PF_KTHREAD = 0x00200000
 POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline", 7: "ext"}
 
@@ -78,6 +79,7 @@ class Interrupt(NamedTuple):
     effective: tuple[int, ...] | None  # what the hardware does; () where the kernel prints it empty
     counts: dict[int, int]  # since boot, by CPU; {} not known or not asked for
     has_proc_irq: bool  # False: nothing can be set yet, no driver has requested it
+    settable: bool | None = None  # since 6.12 the kernel tells beforehand if it can never be moved; None not known
 
 
 class Thread(NamedTuple):
@@ -341,8 +343,18 @@ def read_interrupts(root: Root, irqs: Optional[Iterable[int]] = None, counts: bo
             effective=_affinity(root, proc + "/effective_affinity"),
             counts=counted or {},
             has_proc_irq=has_proc_irq,
+            settable=_settable(root, proc),
         )
     return found
+
+
+def _settable(root: Root, proc: str) -> Optional[bool]:
+    """Return whether the kernel shows an interrupt as one that can be moved (register_irq_proc, since 6.12).
+
+    The default affinity, which can always be written, tells that a captured tree has kept the modes.
+    """
+    mode, writable = root.mode(proc + "/smp_affinity_list"), root.mode(DEFAULT_AFFINITY)
+    return None if mode is None or writable is None or not writable & 0o200 else bool(mode & 0o200)
 
 
 def _affinity(root: Root, path: str) -> Optional[Tuple[int, ...]]:
@@ -355,7 +367,7 @@ def _affinity(root: Root, path: str) -> Optional[Tuple[int, ...]]:
 
 def default_affinity(root: Root) -> Optional[Tuple[int, ...]]:
     """Return the CPUs that interrupts activated from now on may use."""
-    text = root.text("/proc/irq/default_smp_affinity")
+    text = root.text(DEFAULT_AFFINITY)
     return None if text is None else parse_mask(text)
 
 

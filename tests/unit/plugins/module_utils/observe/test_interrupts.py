@@ -349,8 +349,18 @@ class TestRead:
                 (4,),
                 {0: 1, 1: 0, 2: 0, 3: 0, 4: 70, 5: 0, 6: 0, 7: 0},
                 True,
+                True,
             )
         }
+
+    def test_one_that_can_never_be_moved(self, tree: Tree) -> None:
+        """Since 6.12 its file is read-only. A captured tree may have lost all modes: then nothing is told."""
+        small_box(tree)
+        (tree.path / "proc/irq/29/smp_affinity_list").chmod(0o444)
+        found = interrupts.read_interrupts(tree.root, [29, 30])
+        assert [one.settable for one in found.values()] == [False, None]
+        (tree.path / "proc/irq/default_smp_affinity").chmod(0o444)
+        assert interrupts.read_interrupts(tree.root, [29])[29].settable is None
 
     def test_many_come_from_the_table(self, tree: Tree) -> None:
         small_box(tree)
