@@ -24,6 +24,8 @@ options:
   fast:
     description:
       - Governor for the policies of the fastest CPUs (of all CPUs, where they are equally fast).
+      - A policy that serves a card's interrupt which nobody can move gets it, too, as long as O(others=keep), since the
+        clock is all that can be held there.
       - V(keep) leaves them as they are.
     type: str
     default: performance

@@ -13,9 +13,15 @@ short_description: Put the interrupts of NPU cards on fast CPUs, and keep them t
 version_added: 0.1.0
 description:
   - Finds NPU cards by their PCI identity and their interrupts by device, never by name or number.
-  - Ranks CPUs by capacity, then by ACPI CPPC, then by maximum frequency, and gives each card one of the fastest tier.
-    The choice follows from the card's address alone, so it is the same after every boot.
-  - Every write is read back; a refusal is named with its reason.
+  - Ranks CPUs by capacity, then by ACPI CPPC, then by the kind of core that x86 names, then by maximum frequency, and
+    gives each card one of the fastest tier. Where all CPUs are equally fast it takes one that is local to the card's
+    NUMA node. CPU0 is left out where others are as good. CPUs that are isolated (by boot parameter or cpuset
+    partition) or nohz_full are taken only if O(cpus) names them.
+  - With several cards these CPUs are dealt out in the order of the cards' addresses, so the choice is the same after
+    every boot. A card that dies or drops off the bus keeps its turn until the next boot, and the others stay where
+    they are. More cards than CPUs go round again, one hardware thread of each core before the second.
+  - Every write is read back; a refusal is named with its reason and, where nobody can move the interrupt, with what
+    helps instead. It fails the task with O(strict=true) only.
   - The value found first is recorded before the first write, and given back with O(state=absent).
 extends_documentation_fragment:
   - edgenpu.tuning.keeper
@@ -36,10 +42,20 @@ options:
     default: single
   keep_free:
     description:
-      - With O(spread=single) and no O(cpus), how many CPUs of the fastest tier are left to the application, if there
-        are more than one.
+      - With O(spread=single) and no O(cpus), how many cores of the fastest tier are left to the application, if there
+        are more than one. A core counts with all its hardware threads, since the application and the interrupt would
+        slow each other down on two threads of one core.
     type: int
     default: 1
+  vectors:
+    description:
+      - With O(spread=single), V(together) has all vectors of a card served by its CPU, which keeps the driver's data in
+        that CPU's caches.
+      - V(apart) gives each vector a CPU of its own, for drivers that have a queue for each. The first vectors of all
+        cards choose before the second ones.
+    type: str
+    choices: [together, apart]
+    default: together
   born_there:
     description:
       - Load the card's kernel module through C(edgenpu-tuning load), which narrows the default affinity of new
@@ -71,7 +87,7 @@ msg:
   description: The outcome in one sentence.
   returned: always
   type: str
-  sample: 1 interrupt of 1 NPU card is on its CPU
+  sample: 8 interrupts of 8 NPU cards are on CPUs 4-6, 3+3+2
 cards:
   description: Addresses of the NPU cards found.
   returned: when O(state=present)
@@ -133,6 +149,18 @@ placements:
       description: What has to happen first, for V(unknown).
       type: str
       sample: a driver binds to it
+    steerable:
+      description:
+        - Whether it can be put on another CPU.
+        - V(true) if it has just been moved, V(false) if the kernel refuses for good, or will as far as is known
+          without writing (by the controller's name, or since Linux 6.12 by the mode of the file), null if neither
+          is known.
+      type: bool
+      sample: true
+    reason:
+      description: What was said when it was refused; null if it was not.
+      type: str
+      sample: 'EINVAL: the interrupt controller cannot steer this interrupt'
 changes:
   description: What was changed (in check mode, would be).
   returned: always
@@ -200,7 +228,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
     tune_interrupts,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT, KEEPER_ARGUMENTS
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes, check_cpus
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes, check_cpus, summary
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve, to_data
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
@@ -218,22 +246,10 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import
 def placement_as_data(served: Served) -> dict[str, object]:
     """Return a placement with original and outcome as one flat dict."""
     data: dict[str, object] = plain(served.placement)
-    data.update(original=served.original, after=served.after, effective_after=served.effective_after)
+    outcome = plain(served)
+    del outcome["placement"]
+    data.update(outcome)
     return data
-
-
-def sentence(check: bool, served: list[Served], cards: int) -> str:
-    """Return the outcome in one sentence."""
-    right = sum(1 for one in served if one.after is not None and one.after == one.placement.target)
-    verb = "would be" if check else "is" if right == 1 else "are"
-    ending = "" if right == 1 else "s"
-    return "%d interrupt%s of %d NPU card%s %s on the wanted CPU" % (
-        right,
-        ending,
-        cards,
-        "" if cards == 1 else "s",
-        verb,
-    )
 
 
 def main() -> None:
@@ -245,6 +261,7 @@ def main() -> None:
             cpus={"type": "str"},
             spread={"type": "str", "choices": ["single", "tier"], "default": "single"},
             keep_free={"type": "int", "default": 1},
+            vectors={"type": "str", "choices": ["together", "apart"], "default": "together"},
             born_there={"type": "bool", "default": False},
         ),
         supports_check_mode=True,
@@ -255,7 +272,7 @@ def main() -> None:
         ledger = Ledger(sink)
         if module.params["state"] == "absent":
             undo_and_exit(module, sink, ledger, INTERRUPTS)
-        asked = {name: module.params[name] for name in ("cpus", "spread", "keep_free", "born_there")}
+        asked = {name: module.params[name] for name in ("cpus", "spread", "keep_free", "born_there", "vectors")}
         wishes = AffinityWishes.from_data(dict(asked, catalogue=to_data(resolve(module.params["devices"]))))
         check_cpus(read_cpus(sink.root), wishes)
         cards = npu_cards(sink.root, wishes.catalogue)
@@ -269,7 +286,7 @@ def main() -> None:
         kept.files,
         kept.refused + outcome.refused,
         outcome.unknown + kept.unknown,
-        msg=sentence(module.check_mode, served, len(cards)),
+        msg=summary([(one.placement, one.done) for one in served], len(cards), module.check_mode),
         cards=[card.bdf for card in cards],
         placements=[placement_as_data(one) for one in served],
     )

@@ -9,9 +9,14 @@ from __future__ import annotations
 import contextlib
 from typing import Callable, List, NamedTuple
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Locked
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import INTERRUPTS, npu_cards
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
+    INTERRUPTS,
+    boot_id,
+    gone_vectors,
+    npu_cards,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes, plan
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_mask, parse_list, parse_mask
@@ -38,7 +43,8 @@ def _mask(sink: Sink, module: str) -> str:
     kinds = tuple(kind for kind in wishes.catalogue if module in kind.modules)
     cards = npu_cards(sink.root, wishes.catalogue)
     served = {card.bdf for card in npu_cards(sink.root, kinds)}
-    for placement in plan(cards, {}, read_cpus(sink.root), wishes).placements:
+    gone = gone_vectors(Ledger(sink), cards, boot_id(sink.root))
+    for placement in plan(cards, {}, read_cpus(sink.root), wishes, gone=gone).placements:
         if placement.bdf in served and placement.target:
             return format_mask(parse_list(placement.target) or ())
     raise WishError("no card on this host is served by the module %s" % module)

@@ -33,6 +33,13 @@ ABSENT = FileState()
 SCRATCH = ".edgenpu-tuning.new"
 
 
+# Reasons why an interrupt cannot be moved, whatever CPU is asked for
+UNSTEERABLE = (
+    "EIO: nobody can move this interrupt: the kernel manages it, it is a per-CPU one, or its controller cannot steer",
+    "EPERM: nobody can move this interrupt: the kernel manages it, it is a per-CPU one, or its controller cannot steer",
+    "EINVAL: the interrupt controller cannot steer this interrupt",
+)
+
 Parser = Callable[[str], Optional[Tuple[int, ...]]]
 
 
@@ -187,13 +194,14 @@ class Sink:
         """
         code = errno.errorcode.get(error.errno or 0, str(error.errno))
         if path.startswith("/proc/irq/"):
-            if error.errno == errno.EIO:
-                return "EIO: the kernel manages this interrupt itself (or it is a per-CPU one), nobody can move it"
+            # EPERM since 6.12; whoever is not root is refused at opening, with EACCES
+            if error.errno in (errno.EIO, errno.EPERM):
+                return next(reason for reason in UNSTEERABLE if reason.startswith(code + ":"))
             if error.errno == errno.EINVAL:
                 online = set(parse_list(self.root.text("/sys/devices/system/cpu/online") or "") or ())
                 if not online.intersection(parse_list(value) or ()):
                     return "EINVAL: none of CPUs %s is online any more" % value
-                return "EINVAL: the interrupt controller cannot steer this interrupt"
+                return UNSTEERABLE[-1]
             if error.errno in (errno.EOVERFLOW, errno.ERANGE):
                 return "%s: CPUs %s do not exist on this kernel" % (code, value)
             if error.errno == errno.ENOENT:

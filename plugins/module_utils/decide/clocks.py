@@ -22,6 +22,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 class ClockWishes(NamedTuple):
     """Governors wanted for the policies of the fastest tier and for all others; "keep" leaves them alone.
 
+    A policy that serves an interrupt which cannot be moved counts as fast, unless a governor is wanted for the others.
+
     ONLY_WITH_CARD: change nothing while none of the CATALOGUE's cards is there.
     """
 
@@ -58,16 +60,31 @@ class ClockPlan(NamedTuple):
     unknown: List[str]
 
 
-def _wanted(policy: Policy, fast: Sequence[int], wishes: ClockWishes, why: str) -> Tuple[str, str]:
+def _wanted(
+    policy: Policy, fast: Sequence[int], stuck: Sequence[int], wishes: ClockWishes, why: str
+) -> Tuple[str, str]:
     if set(policy.cpus) & set(fast):
         return wishes.fast, "%s serves %s" % (policy.name, why)
+    if set(policy.cpus) & set(stuck) and wishes.others == KEEP:
+        return wishes.fast, (
+            "%s serves CPU %s, which has an interrupt of the card that cannot be moved: its clock is all that can be "
+            "held there" % (policy.name, format_list(set(policy.cpus) & set(stuck)))
+        )
     return wishes.others, "%s serves CPUs %s, outside the fastest tier" % (policy.name, format_list(policy.cpus))
 
 
 def plan(
-    policies: Sequence[Policy], cpus: Sequence[Cpu], wishes: ClockWishes, loadable: Optional[Sequence[str]]
+    policies: Sequence[Policy],
+    cpus: Sequence[Cpu],
+    wishes: ClockWishes,
+    loadable: Optional[Sequence[str]],
+    stuck: Sequence[int] = (),
 ) -> ClockPlan:
     """Return the governors to write.
+
+    STUCK: CPUs that serve a card's interrupt which nobody can move. Outside the fastest tier, too, such a CPU's clock
+    decides how fast the card is answered, so it gets the governor of the fast ones, unless the user has named one for
+    all others.
 
     LOADABLE: governors that stand as modules for the running kernel, None where that cannot be known. What the
     kernel offers grows as such modules load, so a governor missing from its list is not yet an unknown one.
@@ -84,7 +101,7 @@ def plan(
     changes: List[Tuple[str, Change]] = []
     unknown: List[str] = []
     for policy in policies:
-        wanted, reason = _wanted(policy, fast, wishes, why)
+        wanted, reason = _wanted(policy, fast, stuck, wishes, why)
         if wanted == KEEP:
             continue
         if policy.all_offline:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, steering
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards, kind_of
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import KEEP
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
     INFO,
@@ -23,7 +24,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list, parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu, tiers
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
@@ -163,6 +164,49 @@ def _errors(card: PciDevice) -> Optional[Finding]:
     )
 
 
+def _unsteerable(
+    interrupt: Interrupt,
+    card: PciDevice,
+    snapshot: Snapshot,
+    fast: Optional[Tuple[int, ...]],
+    evidence: Dict[str, Any],
+) -> Optional[Finding]:
+    """An interrupt that nobody can move. Only where that costs speed is it more than a note."""
+    board = snapshot.host.board
+    stuck = steering.judge(interrupt, board)
+    if stuck is None:
+        return None
+    served = steering.served_by(interrupt)
+    slow = fast is not None and not (served is not None and set(served) <= set(fast))
+    return Finding(
+        "interrupt_unsteerable",
+        WARNING if slow else INFO,
+        "interrupt %d of %s cannot be put on another CPU: %s" % (interrupt.irq, card.bdf, stuck.why),
+        dict(evidence, **steering.evidence(interrupt, board)),
+        "%s %s" % (steering.what_helps(served, fast), steering.remedy(stuck.controller, board)),
+        "governor",
+    )
+
+
+def _on_slow_core(
+    interrupt: Interrupt, where: Sequence[int], card: PciDevice, snapshot: Snapshot, fast: Tuple[int, ...]
+) -> Finding:
+    summary = "interrupt %d of %s is served by CPU %s; the fastest are %s" % (
+        interrupt.irq,
+        card.bdf,
+        format_list(where),
+        format_list(fast),
+    )
+    named = parse_list(str(snapshot.wishes.get("irq_affinity", {}).get("cpus") or "")) or ()
+    severity, remedy = WARNING, "Run the role irq_affinity: it puts it on a fast core and keeps it there."
+    if set(where) <= set(named):
+        severity, remedy = INFO, "It is where irq_affinity_cpus wants it; leave that empty to have a fast one chosen."
+    elif all(cpu.quiet for cpu in snapshot.cpus if cpu.number in fast):
+        severity = INFO
+        remedy = "The fast ones are isolated or nohz_full, so they are taken only by name: see irq_affinity_cpus."
+    return Finding("interrupt_on_slow_core", severity, summary, {}, remedy, "irq_affinity")
+
+
 def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, ...]]) -> List[Finding]:
     found = []
     for irq in affinity.vectors(card):
@@ -170,12 +214,20 @@ def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, .
         if interrupt is None or not interrupt.has_proc_irq:
             continue
         where = interrupt.effective or interrupt.affinity
-        evidence = {
+        evidence: Dict[str, Any] = {
             "/proc/irq/%d/smp_affinity_list" % irq: interrupt.affinity and format_list(interrupt.affinity),
             "/proc/irq/%d/effective_affinity_list" % irq: interrupt.effective and format_list(interrupt.effective),
         }
+        if not interrupt.effective and any(interrupt.counts.values()):
+            # It works all the same (as with the RP1 of a Raspberry Pi): where it was served, its counts tell.
+            evidence["counts since boot, by CPU"] = {cpu: count for cpu, count in interrupt.counts.items() if count}
+        stuck = _unsteerable(interrupt, card, snapshot, fast, evidence)
+        if stuck is not None:
+            found.append(stuck)
+            continue
         if fast is None or where is None:
             continue
+        waits = interrupt.affinity is not None and set(interrupt.affinity) <= set(fast)
         if set(where) <= set(fast):
             summary = "interrupt %d of %s is served by CPU %s, of the fastest tier" % (
                 irq,
@@ -183,15 +235,10 @@ def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, .
                 format_list(where),
             )
             found.append(Finding("interrupt_on_fast_core", OK, summary, evidence, "", "irq_affinity"))
-        else:
-            summary = "interrupt %d of %s is served by CPU %s; the fastest are %s" % (
-                irq,
-                card.bdf,
-                format_list(where),
-                format_list(fast),
-            )
-            remedy = "Run the role irq_affinity: it puts it on a fast core and keeps it there."
-            found.append(Finding("interrupt_on_slow_core", WARNING, summary, evidence, remedy, "irq_affinity"))
+        elif not (waits and steering.moves_later(interrupt, snapshot.host.board)):
+            # (One that waits is moved while it is handled next; until then nothing can be said of it.)
+            slow = _on_slow_core(interrupt, where, card, snapshot, fast)
+            found.append(slow._replace(evidence=evidence))
     vectors = affinity.vectors(card)
     handled = [irq for irq in vectors if irq in snapshot.interrupts and snapshot.interrupts[irq].has_proc_irq]
     if card.driver is not None and card.alive and vectors and not handled:
@@ -226,10 +273,21 @@ def _balancer(snapshot: Snapshot) -> Optional[Finding]:
     return Finding("irqbalance_kept_off", OK, "irqbalance leaves the card alone", evidence, "", "irq_affinity")
 
 
+def _stuck_cpus(snapshot: Snapshot) -> List[int]:
+    """Return the CPUs that serve interrupts which cannot be moved, where the role governor holds their clock."""
+    if snapshot.wishes.get("governor", {}).get("others", KEEP) != KEEP:
+        return []
+    irqs = [irq for card in snapshot.cards for irq in affinity.vectors(card)]
+    found = [snapshot.interrupts[irq] for irq in irqs if irq in snapshot.interrupts]
+    stuck = [one for one in found if one.has_proc_irq and steering.judge(one, snapshot.host.board) is not None]
+    return [cpu for one in stuck for cpu in steering.served_by(one) or ()]
+
+
 def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding]:
     found = []
+    held = None if fast is None else {*fast, *_stuck_cpus(snapshot)}
     for policy in snapshot.policies:
-        if policy.all_offline or (fast is not None and not set(policy.cpus) & set(fast)):
+        if policy.all_offline or (held is not None and not set(policy.cpus) & held):
             continue
         base = "/sys/devices/system/cpu/cpufreq/%s/" % policy.name
         cpus = format_list(policy.cpus)

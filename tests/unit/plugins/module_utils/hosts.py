@@ -137,14 +137,15 @@ class Kernel(Sink):
     """A tree in which a kernel answers: it steers interrupts, keeps what was set, and can be told to refuse.
 
     WRITES lists the paths of kernel values as they are written, FILES those of files as they are put, EVENTS both.
-    REFUSALS maps a path to the reason, KEEPS to what the kernel makes of any value. BEFORE_PUT, BEFORE_VALUE and
-    AFTER_VALUE are called with a path, for tests that interfere.
+    REFUSALS maps a path to the reason, ERRORS to the errno that its write ends with, KEEPS to what the kernel makes of
+    any value. BEFORE_PUT, BEFORE_VALUE and AFTER_VALUE are called with a path, for tests that interfere.
     """
 
     def __init__(self, root: Root) -> None:
         super().__init__(root)
         self.events: List[Tuple[str, str]] = []
         self.refusals: Dict[str, str] = {}
+        self.errors: Dict[str, int] = {}
         self.keeps: Dict[str, str] = {}
         self.before_put: Callable[[str], None] = lambda path: None
         self.before_value: Callable[[str], None] = lambda path: None
@@ -167,6 +168,8 @@ class Kernel(Sink):
         self.before_value(path)
         if path in self.refusals:
             return self.refusals[path]
+        if path in self.errors:
+            return self._refusal(path, value, OSError(self.errors[path], ""))
         self.events.append(("value", path))
         reason = super().set_value(path, value, parse)
         directory, _slash, name = path.rpartition("/")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -37,6 +38,7 @@ def test_keeps(modules: Modules, board: hosts.Board) -> None:
     }
     assert (placement["original"], placement["before"], placement["effective_before"]) == ("0-7", "0-7", "0")
     assert (placement["after"], placement["effective_after"], placement["unknown_until"]) == ("4", "4", None)
+    assert (placement["steerable"], placement["reason"]) == (True, None)
     assert (data["refused"], data["unknown"]) == ([], [])
     assert board.affinity() == "4"
     assert board.root.exists(UNIT)
@@ -83,9 +85,12 @@ def test_difference(modules: Modules, board: hosts.Board) -> None:
 
 def test_wishes_reach_the_box(modules: Modules, board: hosts.Board) -> None:
     mine = {"vendor": "abcd", "device": "0001", "name": "mine"}
-    modules.run(irq_affinity, cpus="5-6", spread="tier", keep_free=2, born_there=True, devices=[mine], **DOOR)
+    modules.run(
+        irq_affinity, cpus="5-6", spread="tier", keep_free=2, born_there=True, vectors="apart", devices=[mine], **DOOR
+    )
     kept = read_wishes(board.root)[0]["irq_affinity"]
     assert (kept["cpus"], kept["spread"], kept["keep_free"], kept["born_there"]) == ("5-6", "tier", 2, True)
+    assert kept["vectors"] == "apart"
     assert kept["catalogue"][0]["vendor"] == "abcd"
     assert board.affinity() == "5-6"
 
@@ -102,6 +107,14 @@ def test_given_back(modules: Modules, board: hosts.Board) -> None:
     assert board.affinity() == "0-7"
     status, data = modules.run(irq_affinity, state="absent")
     assert (status, data["changed"], data["msg"]) == (0, False, "nothing of ours was left to give back")
+
+
+def test_several_cards(modules: Modules, board: hosts.Board) -> None:
+    for number in range(3):
+        bdf = "0004:4%d:00.0" % number
+        board.add_card(bdf, "platform/fe190000.pcie/pci0004:40/" + bdf, (40 + number,))
+    data = modules.run(irq_affinity, persist=False).data
+    assert data["msg"] == "4 interrupts of 4 NPU cards are on CPUs 4-6, 2+1+1"
 
 
 class TestNoCard:
@@ -136,6 +149,25 @@ class TestRefusals:
         assert [(one["path"], one["why"]) for one in data["refused"]] == [(IRQ, "EIO: nobody can move it")]
         assert "refused: %s: EIO: nobody can move it" % IRQ in str(data["warnings"])
         assert data["msg"] == "0 interrupts of 1 NPU card are on the wanted CPU"
+
+    @pytest.mark.parametrize(("strict", "status"), [(False, 0), (True, 1)])
+    def test_a_controller_that_cannot_steer(
+        self, modules: Modules, board: hosts.Board, strict: bool, status: int
+    ) -> None:
+        board.tree.files("/sys/kernel/irq/38", {"chip_name": "BRCM STB PCIe MSI"})
+        board.kernel.errors[IRQ] = errno.EINVAL
+        checked = modules.run(irq_affinity, check=True, persist=False, strict=strict)
+        assert (checked.status, checked.data["changed"], checked.data["refused"]) == (0, False, [])
+        assert "unknown until it is written: on this controller the kernel refuses" in checked.data["unknown"][0]
+        result = modules.run(irq_affinity, persist=False, strict=strict)
+        assert (result.status, result.data["changed"]) == (status, False)
+        [placement] = result.data["placements"]
+        assert placement["steerable"] is False
+        assert placement["reason"] == result.data["refused"][0]["why"]
+        assert placement["reason"] == (
+            "EINVAL: the interrupt controller cannot steer this interrupt. "
+            "This board has no other controller for the slot."
+        )
 
     def test_strict(self, modules: Modules, board: hosts.Board) -> None:
         board.kernel.refusals[IRQ] = "EIO: nobody can move it"
@@ -215,7 +247,7 @@ class TestObstacles:
                 {"cpus": "fast"},
                 'cpus: \'fast\' is no list of CPUs; write one as the kernel does, such as "4-7" or "4,6"',
             ),
-            ({"keep_free": -1}, "keep_free: -1 is no count of CPUs; write 0 or more"),
+            ({"keep_free": -1}, "keep_free: -1 is no count of cores; write 0 or more"),
             (
                 {"devices": [{"vendor": "1f4b", "device": 424}]},
                 (

@@ -159,6 +159,22 @@ class TestDamage:
         assert (report.problems, board.affinity()) == ([], "4")
 
 
+class TestWhatCannotBeMoved:
+    def test_one_attempt_and_one_line_a_run(self, board: hosts.Board) -> None:
+        """No storm: the agent does not come back to a refusal, and each event's run tells it once."""
+        board.tree.files("/sys/kernel/irq/38", {"chip_name": "BRCM STB PCIe MSI"})
+        board.kernel.errors[IRQ] = errno.EINVAL
+        tried: List[str] = []
+        board.kernel.before_value = tried.append
+        for _event in range(3):
+            del tried[:]
+            report = keep_in_force(board.kernel)
+            assert (tried.count(IRQ), report.rounds) == (1, 1)
+            assert [change.path for change in report.refused] == [IRQ]
+            assert (report.unknown, report.problems) == ([], [])
+        assert report.changes == []
+
+
 class TestRounds:
     def test_cpu_goes_offline_meanwhile(self, board: hosts.Board) -> None:
         """Its event comes while we run, and systemd may start us again only when we are done: look once more."""

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.born import DEFAULT, LOCK_PATH, Loaded, born_there
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import LOCK_PATH as WRITERS_LOCK
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -62,6 +63,16 @@ def test_card_by_its_place_among_all_cards(board: hosts.Board) -> None:
     board.tree.pci("platform/fe190000.pcie/pci0004:40/0004:41:00.0", contents={"vendor": "0x1e60", "device": "0x2864"})
     load = Load(board)
     born_there(board.kernel, "hailo_pci", load)
+    assert load.masks == ["20"]
+
+
+def test_card_keeps_its_place_when_another_has_dropped_off_the_bus(board: hosts.Board) -> None:
+    """As for the interrupts themselves: until the next boot the others stay where they are."""
+    ledger = Ledger(board.kernel)
+    ledger.remember_value("irq_affinity", "interrupt", "0001:11:00.0#0", "0-7", hosts.BOOT)
+    ledger.save()
+    load = Load(board)
+    born_there(board.kernel, MODULE, load)
     assert load.masks == ["20"]
 
 

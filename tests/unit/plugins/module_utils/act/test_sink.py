@@ -261,7 +261,19 @@ class TestSetValue:
                 IRQ,
                 "4",
                 errno.EIO,
-                "EIO: the kernel manages this interrupt itself (or it is a per-CPU one), nobody can move it",
+                (
+                    "EIO: nobody can move this interrupt: the kernel manages it, it is a per-CPU one, "
+                    "or its controller cannot steer"
+                ),
+            ),
+            (
+                IRQ,
+                "4",
+                errno.EPERM,
+                (
+                    "EPERM: nobody can move this interrupt: the kernel manages it, it is a per-CPU one, "
+                    "or its controller cannot steer"
+                ),
             ),
             (IRQ, "4", errno.EINVAL, "EINVAL: the interrupt controller cannot steer this interrupt"),
             (IRQ, "4-5", errno.EINVAL, "EINVAL: the interrupt controller cannot steer this interrupt"),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, List, Optional, Tuple
 
 import pytest
@@ -180,6 +181,174 @@ class TestInterrupts:
         assert [entry.value for entry in Ledger(board.kernel).entries()] == ["0-7"]
 
 
+SECOND = "platform/fe190000.pcie/pci0004:40/0004:41:00.0"
+EINVAL = "EINVAL: the interrupt controller cannot steer this interrupt"
+
+
+def chip(board: hosts.Board, name: str, irq: int = 38) -> None:
+    board.tree.files("/sys/kernel/irq/%d" % irq, {"chip_name": name})
+
+
+class TestWhatCannotBeMoved:
+    @pytest.mark.parametrize(
+        ("error", "name", "words"),
+        [
+            (errno.EINVAL, "PCI-MSI", EINVAL + ". Linux 7.0 and newer can steer it"),
+            (errno.EINVAL, "ITS-MSI", EINVAL + ". The kernel spreads such interrupts itself"),
+            (errno.EIO, "ITS-MSI", "EIO: nobody can move this interrupt"),
+            (errno.EPERM, "BRCM-PCI-MSI-0001:01:00.0", "EPERM: nobody can move this interrupt"),
+        ],
+    )
+    def test_refused_for_good(self, board: hosts.Board, error: int, name: str, words: str) -> None:
+        chip(board, name)
+        board.tree.files("/proc/sys/kernel", {"arch": "aarch64"})
+        board.kernel.errors[IRQ] = error
+        outcome, [served] = interrupts(board)
+        assert outcome.changes == []
+        [refusal] = outcome.refused
+        assert (refusal.path, refusal.before, refusal.after) == (IRQ, "0-7", "4")
+        assert refusal.why.startswith(words)
+        assert refusal.why.endswith(".")
+        assert (served.steerable, served.reason, served.done) == (False, refusal.why, False)
+        assert (served.after, served.effective_after) == ("0-7", "0")
+
+    @pytest.mark.parametrize("error", [errno.EOVERFLOW, errno.ENOENT, errno.EACCES])
+    def test_refused_this_time(self, board: hosts.Board, error: int) -> None:
+        board.kernel.errors[IRQ] = error
+        _outcome, [served] = interrupts(board)
+        assert served.steerable is None
+        assert (served.reason or "").startswith(errno.errorcode[error] + ": ")
+
+    def test_check_mode_writes_nothing_and_does_not_predict(self, board: hosts.Board) -> None:
+        chip(board, "BRCM STB PCIe MSI")
+        outcome, [served] = interrupts(board, True)
+        assert (outcome.changes, outcome.refused, board.kernel.events) == ([], [], [])
+        [line] = outcome.unknown
+        assert line.startswith(
+            "interrupt 38 of 0003:31:00.0: unknown until it is written: on this controller the kernel refuses ("
+        )
+        assert (served.steerable, served.after, served.done) == (False, "0-7", False)
+
+    def test_tried_all_the_same(self, board: hosts.Board) -> None:
+        """A kernel of tomorrow may have learnt it: what it does counts, not what we know."""
+        chip(board, "BRCM STB PCIe MSI")
+        outcome, [served] = interrupts(board)
+        assert [change.after for change in outcome.changes] == ["4"]
+        assert (outcome.refused, outcome.unknown) == ([], [])
+        assert (served.steerable, served.after, served.done) == (True, "4", True)
+
+    def test_accepted_but_not_followed(self, board: hosts.Board) -> None:
+        """What was written is a change once; that it did not help is told each time."""
+
+        def stay(path: str) -> None:
+            board.tree.files("/proc/irq/38", {"effective_affinity_list": "0"})
+
+        board.kernel.after_value = stay
+        for changes in (["4"], []):
+            outcome, [served] = interrupts(board)
+            assert [change.after for change in outcome.changes] == changes
+            assert [change.why for change in outcome.refused] == [
+                "accepted, but CPU 0 serves it still: its controller takes the wish and does not follow"
+            ]
+            assert (served.after, served.effective_after, served.steerable) == ("4", "0", False)
+
+    def test_empty_effective_affinity(self, board: hosts.Board) -> None:
+        """As with the RP1: it works, and what was asked for counts."""
+        board.kernel.after_value = lambda path: board.tree.files("/proc/irq/38", {"effective_affinity_list": ""})
+        outcome, [served] = interrupts(board)
+        assert (len(outcome.changes), outcome.refused, outcome.unknown) == (1, [], [])
+        assert (served.after, served.effective_after, served.steerable, served.done) == ("4", "", True, True)
+        assert interrupts(board)[0] == Outcome([], [], [])
+
+    def test_a_move_that_waits_for_the_next_interrupt(self, board: hosts.Board) -> None:
+        chip(board, "PCI-MSI")
+        board.tree.files("/proc/sys/kernel", {"arch": "x86_64"})
+        board.kernel.after_value = lambda path: board.tree.files("/proc/irq/38", {"effective_affinity_list": "0"})
+        outcome, [served] = interrupts(board)
+        assert (len(outcome.changes), outcome.refused) == (1, [])
+        assert outcome.unknown == [
+            "effective CPU of interrupt 38: unknown until the next interrupt comes, the move waits for it"
+        ]
+        assert (served.after, served.effective_after, served.steerable, served.done) == ("4", None, True, True)
+        del board.kernel.events[:]
+        outcome, [served] = interrupts(board)
+        assert (outcome.changes, outcome.refused, board.kernel.events) == ([], [], [])
+        assert [line.endswith("has been accepted and waits for it") for line in outcome.unknown] == [True]
+        assert (served.effective_after, served.done) == (None, True)
+
+    def test_clamped(self, board: hosts.Board) -> None:
+        board.kernel.keeps[IRQ] = "0-3"
+        _outcome, [served] = interrupts(board)
+        assert (served.steerable, served.reason, served.done) == (None, "clamped", False)
+
+
+class TestRaces:
+    @pytest.mark.parametrize("late", [False, True])
+    def test_cpu_goes_while_we_write(self, board: hosts.Board, late: bool) -> None:
+        """Refused with EINVAL, or accepted and broken at once: decided again with the CPUs that are left, once."""
+
+        def unplug(path: str) -> None:
+            if board.root.text("/sys/devices/system/cpu/online") == "0-7":
+                board.online("0-3,5-7")
+                if late:
+                    board.kernel.keeps[path] = "0-3,5-7"
+                else:
+                    board.kernel.errors[path] = errno.EINVAL
+            else:
+                board.kernel.errors.clear()
+                board.kernel.keeps.clear()
+
+        board.kernel.before_value = unplug
+        outcome, [served] = interrupts(board)
+        assert [change.after for change in outcome.changes] == ["5"]
+        assert outcome.refused == []
+        assert (served.placement.before, served.placement.state, served.after) == ("0-7", "change", "5")
+        assert board.affinity() == "5"
+
+    def test_once(self, board: hosts.Board) -> None:
+        """CPUs that come and go for ever do not hold us."""
+        tried = []
+
+        def flap(path: str) -> None:
+            tried.append(path)
+            board.online("0-3,5-7" if len(tried) % 2 else "0-7")
+
+        board.kernel.before_value = flap
+        board.kernel.errors[IRQ] = errno.EINVAL
+        outcome, _served = interrupts(board)
+        assert (len(tried), len(outcome.refused)) == (2, 1)
+
+    def test_a_refusal_is_not_tried_again_where_no_cpu_went(self, board: hosts.Board) -> None:
+        tried: List[str] = []
+        board.kernel.before_value = tried.append
+        board.kernel.errors[IRQ] = errno.EINVAL
+        interrupts(board)
+        assert tried == [IRQ]
+
+
+class TestManyCards:
+    def test_card_that_drops_off_the_bus(self, board: hosts.Board) -> None:
+        """The others stay where they are until the next boot; then the cards that are left are dealt out anew."""
+        board.add_card("0004:41:00.0", SECOND, (39,))
+        interrupts(board)
+        (board.tree.path / "sys/bus/pci/devices" / hosts.BDF).unlink()
+        outcome, [served] = interrupts(board)
+        assert (outcome, served.after) == (Outcome([], [], []), "5")
+        board.boot("another boot")
+        assert [served.placement.target for served in interrupts(board)[1]] == ["4"]
+
+    def test_nothing_is_left_where_nothing_was_done(self, board: hosts.Board) -> None:
+        board.irq(38, "4", "4")
+        assert interrupts(board)[0] == Outcome([], [], [])
+        assert board.kernel.events == []
+
+    def test_vectors_apart(self, board: hosts.Board) -> None:
+        board.tree.file("/sys/devices/%s/%s/msi_irqs/39" % (hosts.SLOT, hosts.BDF), "msi\n")
+        board.irq(39)
+        assert [served.after for served in interrupts(board, vectors="apart")[1]] == ["4", "5"]
+        assert [served.after for served in interrupts(board)[1]] == ["4", "4"]
+
+
 class TestCards:
     def test_by_address(self, tree: Tree) -> None:
         board = hosts.Board(tree)
@@ -252,6 +421,29 @@ class TestClocks:
         outcome, clocked = clocks(board)
         assert [change.why for change in outcome.refused] == ["clamped", "clamped"]
         assert [one.after for one in clocked] == ["schedutil", "powersave", "powersave"]
+
+    @pytest.mark.parametrize(
+        ("others", "held"), [("keep", "performance"), ("powersave", "powersave"), ("schedutil", "schedutil")]
+    )
+    def test_clock_of_the_cpu_that_an_interrupt_is_stuck_on(self, board: hosts.Board, others: str, held: str) -> None:
+        """It answers the card, so its clock is held, unless the user has named a governor for the others."""
+        chip(board, "BRCM STB PCIe MSI")
+        board.tree.files("/sys/devices/system/cpu", {"possible": "0-7"})
+        board.tree.files("/sys/kernel/irq/38", {"per_cpu_count": "0,0,70,0,0,0,0,0"})
+        wishes = ClockWishes(others=others, catalogue=BUILT_IN)
+        outcome, _clocked = clocks(board, wishes=wishes)
+        assert board.governor(0) == held
+        assert board.governor(4) == "performance"
+        if others == "keep":
+            assert outcome.changes[0].why == (
+                "policy0 serves CPU 2, which has an interrupt of the card that cannot be moved: its clock is all that "
+                "can be held there"
+            )
+        assert clocks(board, wishes=wishes)[0].changes == []
+
+    def test_clock_where_the_interrupt_can_be_moved(self, board: hosts.Board) -> None:
+        clocks(board, wishes=ClockWishes(catalogue=BUILT_IN))
+        assert board.governor(0) == "schedutil"
 
     def test_roles_do_not_mix(self, board: hosts.Board) -> None:
         clocks(board)

@@ -15,14 +15,17 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity imp
     AffinityWishes,
     check_cpus,
     plan,
+    summary,
     vectors,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.board import Board
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list, parse_list
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu, read_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree, captured
 
 WISHES = AffinityWishes(BUILT_IN)
 PATH = "/proc/irq/38/smp_affinity_list"
@@ -92,10 +95,34 @@ class TestFastTier:
             "CPU 7 left to the application"
         )
 
-    def test_isolated_ones_serve_if_all_are(self) -> None:
+    def test_the_next_tier_if_all_fast_ones_are_isolated(self) -> None:
         cpus = [cpu._replace(isolated=cpu.number > 3) for cpu in hosts.rk3588()]
-        assert targets(cpus) == ["4"]
-        assert "isolated" not in why(cpus)
+        assert targets(cpus, 3) == ["1", "2", "1"]
+        assert why(cpus) == (
+            "fastest tier that may be used, CPUs 0-3 (capacity 414 of 414/1024); CPUs 4-7 are faster, but isolated or "
+            "nohz_full: name them to use them; not CPU0, which serves most other interrupts; "
+            "CPU 3 left to the application"
+        )
+
+    def test_isolated_ones_by_name(self) -> None:
+        cpus = [cpu._replace(isolated=cpu.number > 5) for cpu in hosts.rk3588()]
+        assert targets(cpus, 3, WISHES._replace(cpus="5-7")) == ["5", "6", "7"]
+        assert why(cpus, WISHES._replace(cpus="5-7")) == (
+            "asked for by name (cpus: 5-7); CPUs 6-7 are isolated or nohz_full, and used because they were named"
+        )
+
+    def test_every_cpu_isolated(self) -> None:
+        """No kernel allows that; a damaged capture may say so."""
+        found = planned([cpu._replace(isolated=True) for cpu in hosts.rk3588()])
+        assert found.changes == []
+        assert "name those that may serve the card (cpus)" in found.unknown[0]
+
+    def test_near_equal_clusters_are_filled_one_after_the_other(self) -> None:
+        """The application keeps a cluster, and its clock, for itself as long as there are few cards."""
+        clocks = [1800000] * 4 + [2304000] * 2 + [2352000] * 2
+        cpus = [hosts.cpu(number, max_freq_khz=khz) for number, khz in enumerate(clocks)]
+        assert targets(cpus, 4) == ["4", "5", "6", "4"]
+        assert "CPUs 4-7 (maximum frequency 2352000 of 1800000/2352000)" in why(cpus)
 
 
 class TestEquallyFast:
@@ -110,7 +137,10 @@ class TestEquallyFast:
     def test_one_cpu(self) -> None:
         cpus = hosts.cpus([1024])
         assert targets(cpus, 2) == ["0", "0"]
-        assert why(cpus) == "all CPUs are equally fast, so nothing is gained by tier"
+        assert why(cpus) == "this host has one CPU, so there is nothing to choose"
+        found = planned(cpus, 1, WISHES, hosts.interrupt(38, "0-3", "0"))
+        assert (found.changes, found.unknown) == ([], [])
+        assert found.placements[0].state == "right"
 
     def test_two_cpus(self) -> None:
         assert targets(hosts.cpus([None, None]), 2) == ["1", "1"]
@@ -181,6 +211,173 @@ class TestOffline:
         """CPU 4 went offline and the kernel let the interrupt fall to CPU 0: back to the fast tier at once."""
         found = planned(hosts.rk3588(offline=[4]), found=hosts.interrupt(38, "0-7", "0"))
         assert [(change.before, change.after) for _key, change in found.changes] == [("0-7", "5")]
+
+
+def smt(count: int, step: int, offline: Sequence[int] = ()) -> List[Cpu]:
+    """Return COUNT equal CPUs, two of a core STEP apart; as in sysfs, an offline one is in nobody's list."""
+    found = []
+    for number in range(count):
+        first = number - step if number // step % 2 else number
+        both = [one for one in (first, first + step) if one not in offline]
+        siblings = () if number in offline else tuple(both)
+        found.append(hosts.cpu(number, online=number not in offline, siblings=siblings))
+    return found
+
+
+class TestHardwareThreads:
+    @pytest.mark.parametrize("step", [1, 4])
+    def test_one_thread_of_each_core_first(self, step: int) -> None:
+        """Four cores: CPU0's is left out, the last one is the application's with both its threads."""
+        expected = {1: ["2", "4", "3", "5", "2"], 4: ["1", "2", "5", "6", "1"]}[step]
+        assert targets(smt(8, step), 5) == expected
+        assert why(smt(8, step)).endswith(
+            "; not CPU0, which serves most other interrupts; one hardware thread of each core first; CPU %s left to "
+            "the application" % {1: "6-7", 4: "3,7"}[step]
+        )
+
+    @pytest.mark.parametrize("step", [1, 4])
+    @pytest.mark.parametrize("gone", range(1, 8))
+    def test_others_stay_when_a_thread_goes(self, step: int, gone: int) -> None:
+        before, after = targets(smt(8, step), 4), targets(smt(8, step, [gone]), 4)
+        stay = [old for old in before if old != str(gone)]
+        assert [new for old, new in zip(before, after) if old != str(gone)] == stay
+        assert str(gone) not in after
+
+    def test_hybrid(self, tree: Tree) -> None:
+        tree.listing(captured("sysfs/i7-1370p-cpu.txt"))
+        cpus = read_cpus(tree.root)
+        assert targets(cpus, 6) == ["2", "4", "6", "8", "3", "5"]
+        assert why(cpus) == (
+            "fastest tier, CPUs 0-11 (cppc highest_perf 67 of 39/67); not CPU0, which serves most other interrupts; "
+            "one hardware thread of each core first; CPU 10-11 left to the application"
+        )
+
+    def test_hybrid_by_the_kind_of_core(self) -> None:
+        cpus = [hosts.cpu(number, core_kind=3 if number < 2 else 2) for number in range(6)]
+        assert targets(cpus) == ["0"]
+        assert "(core kind cpu_core of cpu_atom/cpu_core)" in why(cpus)
+
+
+class TestManyCards:
+    def test_nodes_take_turns_of_their_own(self) -> None:
+        """Cards of two nodes by turns: each node's CPUs are dealt out to its own cards."""
+        near, far = (0, 1, 2, 3), (4, 5, 6, 7)
+        found = plan(
+            [hosts.card("%04d:01:00.0" % number, (), local_cpus=near if number % 2 else far) for number in range(6)],
+            {},
+            hosts.cpus([None] * 8),
+            WISHES,
+        )
+        assert [placement.target for placement in found.placements] == ["4", "1", "5", "2", "6", "1"]
+
+    def test_a_card_that_is_gone_keeps_its_turn(self) -> None:
+        cards = hosts.cards(5)
+        whole = {one.bdf: one.target for one in plan(cards, {}, hosts.rk3588(), WISHES).placements}
+        for gone in cards:
+            rest = [card for card in cards if card is not gone]
+            found = plan(rest, {}, hosts.rk3588(), WISHES, gone=[(gone.bdf, 0)]).placements
+            assert {one.bdf: one.target for one in found} == {card.bdf: whole[card.bdf] for card in rest}
+
+    def test_a_dead_card_keeps_its_turn_and_is_left_alone(self) -> None:
+        cards = [card._replace(alive=number != 1) for number, card in enumerate(hosts.cards(3))]
+        seen = {38 + number: hosts.interrupt(38 + number) for number in range(3)}
+        found = plan(cards, seen, hosts.rk3588(), WISHES)
+        assert [change.path for _key, change in found.changes] == [
+            "/proc/irq/%d/smp_affinity_list" % irq for irq in (38, 40)
+        ]
+        assert [one.target for one in found.placements] == ["4", "5", "6"]
+        assert found.unknown == [
+            (
+                "interrupt 39 of 0001:01:00.0: unknown until the card answers again; it is dead now, and nothing "
+                "comes from it"
+            )
+        ]
+
+    def test_displaced_cards_go_where_the_fewest_are(self) -> None:
+        wishes = WISHES._replace(keep_free=0)
+        assert targets(hosts.rk3588(offline=[4, 5]), 4, wishes) == ["6", "7", "6", "7"]
+
+    def test_vectors_apart(self) -> None:
+        """First vectors choose first, so that those that were granted and never asked for take nobody's CPU."""
+        four = [hosts.card("%04d:01:00.0" % number, range(38 + 4 * number, 42 + 4 * number)) for number in range(2)]
+        found = plan(four, {}, hosts.rk3588(), WISHES._replace(vectors="apart"))
+        assert [one.target for one in found.placements] == ["4", "6", "5", "4", "5", "4", "6", "5"]
+        together = plan(four, {}, hosts.rk3588(), WISHES)
+        assert [one.target for one in together.placements] == ["4"] * 4 + ["5"] * 4
+
+    def test_vectors_apart_of_a_card_that_is_gone(self) -> None:
+        cards = [hosts.card("%04d:01:00.0" % number, (38 + 2 * number, 39 + 2 * number)) for number in range(3)]
+        wishes = WISHES._replace(vectors="apart")
+        whole = {(one.bdf, one.vector): one.target for one in plan(cards, {}, hosts.rk3588(), wishes).placements}
+        gone = [(cards[0].bdf, 0), (cards[0].bdf, 1)]
+        for one in plan(cards[1:], {}, hosts.rk3588(), wishes, gone=gone).placements:
+            assert one.target == whole[one.bdf, one.vector]
+
+
+class TestUnsteerable:
+    BOARD = Board("aarch64", "5.15.4", ())
+
+    def test_known_beforehand(self) -> None:
+        stuck = hosts.interrupt()._replace(chip="BRCM STB PCIe MSI")
+        found = plan([hosts.card()], hosts.interrupts(stuck), hosts.cpus([1024] * 4), WISHES, self.BOARD)
+        [placement] = found.placements
+        assert (placement.state, placement.steerable, placement.target) == ("unknown", False, "1")
+        assert placement.unknown_until == (
+            "it is written: on this controller the kernel refuses (the MSI controller inside Broadcom's PCIe block "
+            "serves it (BRCM STB PCIe MSI), which cannot steer)"
+        )
+        assert found.changes == []
+        assert [(key, change.path, change.after) for key, change in found.attempts] == [("0003:31:00.0#0", PATH, "1")]
+
+    def test_right_by_chance(self) -> None:
+        stuck = hosts.interrupt(38, "1", "1")._replace(chip="BRCM STB PCIe MSI")
+        found = plan([hosts.card()], hosts.interrupts(stuck), hosts.cpus([1024] * 4), WISHES, self.BOARD)
+        assert (found.placements[0].state, found.attempts) == ("right", [])
+
+    @pytest.mark.parametrize("chip", ["IO-APIC", "PCI-MSI", "IR-PCI-MSI-0000:03:00.0"])
+    def test_a_move_that_waits_for_the_next_interrupt(self, chip: str) -> None:
+        board = Board("x86_64", "6.1.0", ())
+        waits = hosts.interrupt(38, "1", "0")._replace(chip=chip)
+        found = plan([hosts.card()], hosts.interrupts(waits), hosts.cpus([None] * 4), WISHES, board)
+        assert (found.changes, found.attempts, found.placements[0].state) == ([], [], "unknown")
+        assert found.unknown == [
+            (
+                "effective CPU of interrupt 38: unknown until the next interrupt comes: the move to CPU 1 has been "
+                "accepted and waits for it"
+            )
+        ]
+
+
+class TestSummary:
+    @staticmethod
+    def said(
+        cpus: Sequence[Cpu], count: int, check: bool = False, wishes: AffinityWishes = WISHES, bad: int = 0
+    ) -> str:
+        found = planned(cpus, count, wishes).placements
+        return summary([(one, at >= bad) for at, one in enumerate(found)], count, check)
+
+    def test_shares(self) -> None:
+        assert self.said(hosts.rk3588(), 8) == "8 interrupts of 8 NPU cards are on CPUs 4-6, 3+3+2"
+        assert self.said(hosts.rk3588(), 8, True, bad=1) == "7 interrupts of 8 NPU cards would be on CPUs 4-6, 2+3+2"
+
+    def test_one_cpu_of_many(self) -> None:
+        assert self.said(hosts.rk3588(), 2, wishes=WISHES._replace(cpus="5")) == (
+            "2 interrupts of 2 NPU cards are on CPU 5"
+        )
+
+    def test_one_card(self) -> None:
+        assert self.said(hosts.rk3588(), 1) == "1 interrupt of 1 NPU card is on the wanted CPU"
+        assert self.said(hosts.rk3588(), 1, bad=1) == "0 interrupts of 1 NPU card are on the wanted CPU"
+
+    def test_tier(self) -> None:
+        assert self.said(hosts.rk3588(), 2, wishes=WISHES._replace(spread="tier")) == (
+            "2 interrupts of 2 NPU cards are on the wanted CPUs, 4-7"
+        )
+
+    def test_one_cpu(self) -> None:
+        assert self.said(hosts.cpus([None]), 1) == (
+            "1 interrupt of 1 NPU card is on the wanted CPU; this host has one CPU, so there is nothing to choose"
+        )
 
 
 class TestTierSpread:
@@ -332,7 +529,7 @@ class TestUnknown:
         assert found.unknown == ["interrupt of 0003:31:00.0: unknown until its driver has asked for an interrupt"]
 
     def test_no_card(self) -> None:
-        assert plan([], {}, hosts.rk3588(), WISHES) == AffinityPlan([], [], [])
+        assert plan([], {}, hosts.rk3588(), WISHES) == AffinityPlan([], [], [], [])
 
 
 class TestVectors:
@@ -353,7 +550,7 @@ class TestVectors:
 
 class TestWishes:
     def test_defaults(self) -> None:
-        assert AffinityWishes.from_data({}) == AffinityWishes(BUILT_IN, None, "single", 1)
+        assert AffinityWishes.from_data({}) == AffinityWishes(BUILT_IN, None, "single", 1, False, "together")
 
     @hosts.STEADY
     @given(
@@ -364,6 +561,7 @@ class TestWishes:
             spread=st.sampled_from(["single", "tier"]),
             keep_free=st.integers(0, 10**6),
             born_there=st.booleans(),
+            vectors=st.sampled_from(["together", "apart"]),
         )
     )
     def test_round_trip(self, wishes: AffinityWishes) -> None:
@@ -379,10 +577,11 @@ class TestWishes:
         [
             ({"spread": "all"}, "spread: 'all' is neither of single and tier"),
             ({"spread": ["tier"]}, "spread: ['tier'] is neither of single and tier"),
-            ({"keep_free": -1}, "keep_free: -1 is no count of CPUs; write 0 or more"),
-            ({"keep_free": "1"}, "keep_free: '1' is no count of CPUs; write 0 or more"),
-            ({"keep_free": None}, "keep_free: None is no count of CPUs; write 0 or more"),
-            ({"keep_free": True}, "keep_free: True is no count of CPUs; write 0 or more"),
+            ({"vectors": "near"}, "vectors: 'near' is neither of together and apart"),
+            ({"keep_free": -1}, "keep_free: -1 is no count of cores; write 0 or more"),
+            ({"keep_free": "1"}, "keep_free: '1' is no count of cores; write 0 or more"),
+            ({"keep_free": None}, "keep_free: None is no count of cores; write 0 or more"),
+            ({"keep_free": True}, "keep_free: True is no count of cores; write 0 or more"),
             (
                 {"cpus": "fast"},
                 'cpus: \'fast\' is no list of CPUs; write one as the kernel does, such as "4-7" or "4,6"',
@@ -462,3 +661,61 @@ def test_every_plan_can_be_written_and_is_final(
         done = hosts.interrupt(38 + number, placement.target, format_list(target[:1])) if target else None
         after[38 + number] = done or hosts.interrupt(38 + number)
     assert plan(hosts.cards(count), after, cpus, wishes).changes == []
+
+
+@st.composite
+def any_cpus(draw: Any) -> List[Cpu]:
+    """Return a host: two or three kinds of core, hardware threads, isolated and offline CPUs, in any order."""
+    step = draw(st.sampled_from([0, 1]))
+    found: List[Cpu] = []
+    for _core in range(draw(st.integers(1, 6))):
+        capacity = draw(st.sampled_from([414, 830, 1024]))
+        threads = tuple(range(len(found), len(found) + 1 + step))
+        online = [number == 0 or draw(st.booleans()) for number in threads]
+        isolated = draw(st.booleans())
+        for number, here in zip(threads, online):
+            siblings = tuple(one for one, there in zip(threads, online) if there) if here else ()
+            found.append(hosts.cpu(number, capacity, here, siblings=siblings, isolated=isolated and number > 0))
+    order: List[Cpu] = draw(st.permutations(found))
+    return order
+
+
+@hosts.STEADY
+@given(
+    any_cpus(),
+    st.lists(st.integers(1, 4), min_size=1, max_size=9),
+    st.builds(
+        AffinityWishes,
+        catalogue=st.just(BUILT_IN),
+        cpus=st.none() | st.sets(st.integers(0, 11), min_size=1).map(format_list),
+        keep_free=st.integers(0, 4),
+        vectors=st.sampled_from(["together", "apart"]),
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_any_spread(cpus: List[Cpu], counts: List[int], wishes: AffinityWishes, chance: Any) -> None:
+    """Never offline where an online one may serve, never isolated unless named, even within one, and the same however
+    the interrupts are numbered and in whatever order cards and CPUs were seen."""
+    numbers = list(range(100, 100 + sum(counts)))
+    cards, other = [], []
+    for at, count in enumerate(counts):
+        cards.append(hosts.card("%04x:01:00.0" % at, [numbers.pop(0) for _vector in range(count)]))
+        other.append(cards[-1]._replace(msi_irqs=tuple(irq + 1000 for irq in cards[-1].msi_irqs)))
+    chance.shuffle(other)
+    found = plan(cards, {}, cpus, wishes).placements
+    again = plan(other, {}, sorted(cpus, key=lambda cpu: -cpu.number), wishes).placements
+    assert [(one.bdf, one.vector, one.target, one.why) for one in found] == [
+        (one.bdf, one.vector, one.target, one.why) for one in again
+    ]
+    known = {cpu.number: cpu for cpu in cpus}
+    named = set(parse_list(wishes.cpus or "") or ()) & set(known)
+    seats = [one.target for one in found if wishes.vectors == "apart" or one.vector == 0]
+    for target in set(seats) - {""}:
+        assert known[int(target)].online
+        assert not known[int(target)].quiet or int(target) in named
+    if any(known[number].online for number in named):
+        assert {int(target) for target in seats} <= named
+    many = set(targets(cpus, 24, wishes))  # so many cards use every CPU that may serve one
+    assert ("" in seats) == (many == {""})
+    load = [seats.count(target) for target in many]
+    assert max(load) - min(load) <= 1

@@ -94,6 +94,24 @@ def test_one_clock_for_fast_and_slow_cpus() -> None:
     assert changed(decided([policy("0-7")])) == [("policy0", "schedutil", "performance")]
 
 
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        (ClockWishes(), ["policy0", "policy4", "policy6"]),
+        (ClockWishes("schedutil"), []),
+        (ClockWishes("performance", "schedutil"), ["policy4", "policy6"]),
+        (ClockWishes(KEEP, KEEP), []),
+    ],
+)
+def test_policy_that_an_interrupt_is_stuck_on(wishes: ClockWishes, expected: List[str]) -> None:
+    found = plan(CM3588, hosts.rk3588(), wishes, (), [1])
+    assert [key for key, _change in found.changes] == expected
+
+
+def test_stuck_on_a_fast_one() -> None:
+    assert plan(CM3588, hosts.rk3588(), WISHES, (), [5]) == decided()
+
+
 def test_all_offline() -> None:
     found = decided([policy("0-3"), offline(4), policy("6-7")], offline=[4, 5])
     assert [key for key, _change in found.changes] == ["policy6"]

@@ -23,6 +23,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Aer, Link, PciDevice
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -113,6 +114,12 @@ def counted(correctable: int = 0, nonfatal: int = 0, fatal: int = 0) -> PciDevic
     return hosts.card(aer=Aer({"BadTLP": correctable, "RxErr": 0}, {"CmpltTO": nonfatal}, {"DLP": fatal}))
 
 
+def stuck(affinity: str, effective: str, counts: Dict[int, int]) -> Interrupt:
+    """Return an interrupt that a DesignWare controller serves; the host's kernel is 6.1."""
+    return hosts.interrupt(38, affinity, effective)._replace(chip="PCI-MSI", counts=counts)
+
+
+HELD = (policy(0, range(4)), policy(4, (4, 5)), policy(6, (6, 7)))
 AER = "/sys/bus/pci/devices/%s/aer_dev_*" % hosts.BDF
 CASES = [
     Case(
@@ -200,6 +207,33 @@ CASES = [
         "interrupt 38 of 0003:31:00.0 is served by CPU 0; the fastest are 4-7",
         {"/proc/irq/38/smp_affinity_list": "0-7", "/proc/irq/38/effective_affinity_list": "0"},
         "irq_affinity",
+    ),
+    Case(
+        "interrupt_unsteerable",
+        WARNING,
+        lambda: tuned(interrupts=hosts.interrupts(stuck("0-7", "", {0: 70, 4: 0})), policies=HELD),
+        "interrupt 38 of 0003:31:00.0 cannot be put on another CPU: "
+        "the MSI controller inside the DesignWare PCIe block serves it (PCI-MSI), which cannot steer",
+        {
+            "/proc/irq/38/smp_affinity_list": "0-7",
+            "/proc/irq/38/effective_affinity_list": (),
+            "/sys/kernel/irq/38/chip_name": "PCI-MSI",
+            "counts since boot, by CPU": {0: 70},
+        },
+        "governor",
+    ),
+    Case(
+        "interrupt_unsteerable",
+        INFO,
+        lambda: tuned(interrupts=hosts.interrupts(stuck("0-7", "5", {}))),
+        "interrupt 38 of 0003:31:00.0 cannot be put on another CPU: "
+        "the MSI controller inside the DesignWare PCIe block serves it (PCI-MSI), which cannot steer",
+        {
+            "/proc/irq/38/smp_affinity_list": "0-7",
+            "/proc/irq/38/effective_affinity_list": "5",
+            "/sys/kernel/irq/38/chip_name": "PCI-MSI",
+        },
+        "governor",
     ),
     Case(
         "interrupt_missing",
@@ -357,6 +391,62 @@ class TestInterrupt:
 
     def test_equally_fast(self) -> None:
         assert self.seen("0-3", "0", cpus=hosts.cpus([1024] * 4)) == []
+
+    def test_as_the_user_wants_it(self) -> None:
+        slow = hosts.interrupts(hosts.interrupt(38, "2", "2"))
+        wished = tuned(interrupts=slow, wishes={"irq_affinity": {"cpus": "0-3"}})
+        finding = found(wished)["interrupt_on_slow_core"]
+        assert (finding.severity, finding.remedy) == (
+            INFO,
+            "It is where irq_affinity_cpus wants it; leave that empty to have a fast one chosen.",
+        )
+
+    def test_all_fast_ones_isolated(self) -> None:
+        quiet = tuple(cpu._replace(isolated=cpu.number > 3) for cpu in hosts.rk3588())
+        finding = found(tuned(interrupts=hosts.interrupts(hosts.interrupt(38, "1", "1")), cpus=quiet))[
+            "interrupt_on_slow_core"
+        ]
+        assert finding.severity == INFO
+        assert "taken only by name" in finding.remedy
+
+    def test_a_move_that_waits_is_no_finding(self) -> None:
+        waits = hosts.interrupts(hosts.interrupt(38, "4", "0")._replace(chip="IR-PCI-MSI-0000:03:00.0"))
+        host = tuned().host._replace(architecture="x86_64")
+        assert not [name for name in found(tuned(interrupts=waits, host=host)) if name.startswith("interrupt")]
+        arm = tuned(interrupts=hosts.interrupts(hosts.interrupt(38, "4", "0")))
+        assert "interrupt_on_slow_core" in found(arm)
+
+    def test_raspberry_pi_5(self) -> None:
+        """All its cores are equal: a note, with both ways out, and the clocks are what counts."""
+        line = "dtoverlay=pciex1-compat-pi5,no-mip"
+        host = tuned().host._replace(
+            compatible=("raspberrypi,5-model-b", "brcm,bcm2712"),
+            boot_options=(("/boot/firmware/config.txt", "dtparam=pciex1"), ("/boot/firmware/config.txt", line)),
+        )
+        one = hosts.interrupt(38, "0-3", "")._replace(chip="BRCM STB PCIe MSI", counts={0: 70})
+        pi = tuned(
+            host=host,
+            interrupts=hosts.interrupts(one),
+            cpus=hosts.cpus([1024] * 4),
+            policies=(policy(0, range(4), "ondemand"),),
+        )
+        finding = found(pi)["interrupt_unsteerable"]
+        assert finding.severity == INFO
+        assert finding.evidence["/boot/firmware/config.txt"] == "dtparam=pciex1; " + line
+        assert "served by CPU 0. All CPUs are equally fast" in finding.remedy
+        assert "without `no-mip` the MIP serves the card" in finding.remedy
+        assert "clock_drops" in found(pi)
+
+    def test_clock_where_one_is_stuck_on_a_slow_cpu(self) -> None:
+        slow = tuned(interrupts=hosts.interrupts(stuck("0-7", "", {0: 70})))
+        assert found(slow)["clock_drops"].summary.startswith("policy0 (CPUs 0-3) drops its clock")
+        assert "clock_drops" not in found(slow._replace(wishes={"governor": {"others": "schedutil"}}))
+
+    def test_read_only_since_6_12(self) -> None:
+        managed = hosts.interrupts(hosts.interrupt(38, "0-7", "0")._replace(settable=False))
+        finding = found(tuned(interrupts=managed))["interrupt_unsteerable"]
+        assert "the kernel shows its affinity as read-only" in finding.summary
+        assert finding.evidence["/proc/irq/38/smp_affinity_list"] == "read-only (mode 0444)"
 
     def test_not_yet_asked_for(self) -> None:
         granted = hosts.interrupt(38, "0-7", "0", has_proc_irq=False)
