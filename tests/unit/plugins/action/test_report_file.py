@@ -27,7 +27,12 @@ def run(directory: Path, **options: Any) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "ansible", *words],
         cwd=directory,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": places, "ANSIBLE_HOME": str(directory / ".ansible")},
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": places,
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+            "ANSIBLE_HOME": str(directory / ".ansible"),
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
