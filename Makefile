@@ -52,7 +52,7 @@ twin-ssh: venv ## a shell on the twin
 twin-down: venv ## stop all twins of this checkout
 	$(RUN)/python -m twin down --all
 
-clean: ## stop the twins and remove what was made in the checkout (~/.cache/edgenpu-tuning stays)
+clean: ## stop the twins and remove what was made in the checkout; reports/ and ~/.cache/edgenpu-tuning stay
 	if [ -x $(RUN)/python ]; then $(RUN)/python -m twin down --all; fi
 	rm -rf .ansible .cache .venv edgenpu-tuning-*.tar.gz
 
