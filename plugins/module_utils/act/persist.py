@@ -26,7 +26,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.agent impor
     sums_line,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance, startable
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import SCHEMA as WISHES_SCHEMA
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import WISHES_DIR, read_wishes, wishes_path
@@ -337,23 +337,33 @@ def irqbalance_files(root: Root, wishes: Mapping[str, Any]) -> Tuple[Dict[str, F
     balancer = read_irqbalance(root)
     if not balancer.installed and not balancer.running:
         return {}, []
-    if balancer.policy_script not in (None, IRQBALANCE_POLICY):
-        return {}, [
-            "whether irqbalance leaves the cards alone: unknown until its policy script, %s, prints ban=true for them "
-            "(it takes one script or directory only)" % balancer.policy_script
-        ]
+    # Of the process that runs, and of the unit: what a user has written there comes in force when ours has gone.
+    for policy in (balancer.policy_script, balancer.unit_policy_without_ours):
+        if policy not in (None, IRQBALANCE_POLICY):
+            return {}, [
+                "whether irqbalance leaves the cards alone: unknown until its policy script, %s, prints ban=true for "
+                "them (it takes one script or directory only)" % policy
+            ]
+    identities = "|".join("%s:%s" % pair for pair in _identities(wishes))
+    files = {IRQBALANCE_SCRIPT: _text_file(_IRQBALANCE_TEXT % identities, 0o755)}
     if balancer.exec_start_without_ours is None:
         if not balancer.running:
             return {}, []  # masked, or a program that nothing starts
-        return {}, [
+        if balancer.policy_script == IRQBALANCE_POLICY:
+            return files, []
+        return files, [
             "whether irqbalance leaves the cards alone: unknown until it is started with --policyscript=%s, or by a "
             "unit file of systemd" % IRQBALANCE_POLICY
         ]
-    identities = "|".join("%s:%s" % pair for pair in _identities(wishes))
-    return {
-        IRQBALANCE_SCRIPT: _text_file(_IRQBALANCE_TEXT % identities, 0o755),
-        IRQBALANCE_DROP_IN: _text_file(_DROP_IN_TEXT % (balancer.exec_start_without_ours, IRQBALANCE_POLICY)),
-    }, []
+    if balancer.unit_policy_without_ours == IRQBALANCE_POLICY:
+        return files, []
+    if balancer.later_drop_in is not None:
+        return files, [
+            "whether irqbalance leaves the cards alone: unknown until %s, which systemd reads after %s, hands over "
+            "--policyscript=%s in its ExecStart=" % (balancer.later_drop_in, IRQBALANCE_DROP_IN, IRQBALANCE_POLICY)
+        ]
+    files[IRQBALANCE_DROP_IN] = _text_file(_DROP_IN_TEXT % (balancer.exec_start_without_ours, IRQBALANCE_POLICY))
+    return files, []
 
 
 def module_files(root: Root, wishes: Mapping[str, Any]) -> Dict[str, FileState]:
@@ -418,7 +428,8 @@ def follow_up(sink: Sink, ledger: Ledger, runner: Runner) -> List[Change]:
         commands.append(["systemctl", "daemon-reload"])
     if UDEV_RULES in paths:
         commands.append(["udevadm", "control", "--reload"])
-    if IRQBALANCE_SCRIPT in paths or IRQBALANCE_DROP_IN in paths:
+    # A unit that has been removed or masked since refuses to be restarted.
+    if {IRQBALANCE_SCRIPT, IRQBALANCE_DROP_IN}.intersection(paths) and startable(sink.root):
         commands.append(["systemctl", "try-restart", "irqbalance.service"])
     for name in gone:
         if sink.state(UNIT) == ABSENT:

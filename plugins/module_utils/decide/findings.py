@@ -257,20 +257,39 @@ def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, .
 
 
 def _balancer(snapshot: Snapshot) -> Optional[Finding]:
+    """Judge the irqbalance that runs, and what its unit will hand over at the next start.
+
+    Only that counts: a drop-in of ours that another one overrides, or that came after the start, is no help.
+    """
     balancer = snapshot.irqbalance
-    evidence = {"irqbalance": " ".join(balancer.arguments) or balancer.exec_start}
     if not balancer.running:
         return None
-    if balancer.policy_script is None:
-        summary = "irqbalance runs and may move the card's interrupt at its next pass"
-        remedy = "Run the role irq_affinity: irqbalance then leaves the card alone and balances all others."
-        return Finding("irqbalance_may_move", WARNING, summary, evidence, remedy, "irq_affinity")
-    # Of the running process: a drop-in of ours that another one overrides, or that came after its start, is no help.
-    if balancer.policy_script != OWN_POLICY:
-        summary = "irqbalance has a policy script of its own, %s" % balancer.policy_script
-        remedy = "Make sure that it prints ban=true for the NPU cards; irqbalance takes one script or directory only."
-        return Finding("irqbalance_foreign_policy", INFO, summary, evidence, remedy, None)
-    return Finding("irqbalance_kept_off", OK, "irqbalance leaves the card alone", evidence, "", "irq_affinity")
+    evidence = {"irqbalance": " ".join(balancer.arguments) or balancer.exec_start}
+    script, theirs = balancer.policy_script, balancer.unit_policy_without_ours
+    ban = "Make sure that it prints ban=true for the NPU cards; irqbalance takes one script or directory only."
+    if script not in (None, OWN_POLICY):
+        summary = "irqbalance has a policy script of its own, %s" % script
+        return Finding("irqbalance_foreign_policy", INFO, summary, evidence, ban, None)
+    if script is not None and theirs not in (None, OWN_POLICY):
+        summary = "irqbalance has a policy script of its own, %s, but was started with ours" % theirs
+        remedy = "Run the role irq_affinity: it takes ours back. " + ban
+        return Finding("irqbalance_foreign_policy", INFO, summary, evidence, remedy, "irq_affinity")
+    lost = balancer.exec_start is not None and balancer.unit_policy is None
+    if script is not None and not lost:
+        return Finding("irqbalance_kept_off", OK, "irqbalance leaves the card alone", evidence, "", "irq_affinity")
+    summary = "irqbalance runs and may move the card's interrupt at its next pass"
+    if script is not None:
+        summary = "irqbalance leaves the card alone now, but may move its interrupt once it has been started again"
+    remedy = "Run the role irq_affinity: irqbalance then leaves the card alone and balances all others."
+    if balancer.unit_policy is not None:
+        remedy = "Run `systemctl restart irqbalance.service`: it runs without what its unit hands over by now."
+    elif balancer.later_drop_in is not None:
+        evidence[balancer.later_drop_in] = "ExecStart=%s" % balancer.exec_start
+        remedy = (
+            "Add --policyscript=%s to ExecStart= in %s, which systemd reads after our drop-in; then run `systemctl "
+            "daemon-reload` and `systemctl restart irqbalance.service`." % (OWN_POLICY, balancer.later_drop_in)
+        )
+    return Finding("irqbalance_may_move", WARNING, summary, evidence, remedy, "irq_affinity")
 
 
 def _stuck_cpus(snapshot: Snapshot) -> List[int]:

@@ -59,6 +59,9 @@ class Irqbalance(NamedTuple):
     exec_start_without_ours: str | None = None  # as if our drop-in were not there
     masked: bool = False
     drop_ins: tuple[str, ...] = ()  # paths in force, in systemd's order
+    unit_policy: str | None = None  # what exec_start would hand over at the next start
+    unit_policy_without_ours: str | None = None  # the same for exec_start_without_ours
+    later_drop_in: str | None = None  # read after ours (or where ours would be), with an ExecStart= of its own
 
 
 class Setting(NamedTuple):
@@ -204,6 +207,14 @@ def _environment(root: Root, settings: Sequence[Setting]) -> Dict[str, str]:
     return found
 
 
+def _handed_over(root: Root, settings: Sequence[Setting], exec_start: Optional[str]) -> Optional[str]:
+    return None if exec_start is None else policy_script(expand(exec_start, _environment(root, settings))[1:])
+
+
+def _sets_command(root: Root, path: str) -> bool:
+    return any((one.section, one.key) == ("Service", "ExecStart") for one in parse_unit(root.text(path) or ""))
+
+
 def _last(values: Sequence[str]) -> Optional[str]:
     return values[-1] if values else None
 
@@ -221,6 +232,12 @@ def _process(root: Root) -> Tuple[Optional[bool], Optional[int]]:
     return (False, None) if numbers else (None, None)
 
 
+def startable(root: Root) -> bool:
+    """Tell whether systemd has a unit of irqbalance that is not masked."""
+    unit, masked = _unit_file(root)
+    return unit is not None and not masked
+
+
 def read_irqbalance(root: Root) -> Irqbalance:
     """Return the daemon's state; takes one pass over /proc where its control group does not name the process."""
     unit, masked = _unit_file(root)
@@ -230,16 +247,17 @@ def read_irqbalance(root: Root) -> Irqbalance:
     settings = _settings(root, base + drop_ins) if base else []
     without = _settings(root, base + [path for path in drop_ins if path not in own]) if base else []
     exec_start = _last(values_of(settings, "ExecStart"))
+    exec_start_without_ours = _last(values_of(without, "ExecStart"))
+    unit_policy = _handed_over(root, settings, exec_start)
+    later = [path for path in drop_ins if path.rpartition("/")[2] > OWN_DROP_IN and _sets_command(root, path)]
 
     running, pid = _process(root)
     arguments: Tuple[str, ...] = ()
-    script = None
+    script = unit_policy
     if pid is not None:
         words = (root.data("/proc/%d/cmdline" % pid) or b"").decode("utf-8", "replace").rstrip("\0").split("\0")
         arguments = tuple(words[1:])
         script = policy_script(arguments)
-    elif exec_start is not None:
-        script = policy_script(expand(exec_start, _environment(root, settings))[1:])
     return Irqbalance(
         installed=(unit is not None and not masked) or any(root.exists(path) for path in BINARIES),
         running=running,
@@ -249,7 +267,10 @@ def read_irqbalance(root: Root) -> Irqbalance:
         arguments=arguments,
         policy_script=script,
         own_drop_in=bool(own),
-        exec_start_without_ours=_last(values_of(without, "ExecStart")),
+        exec_start_without_ours=exec_start_without_ours,
         masked=masked,
         drop_ins=tuple(drop_ins),
+        unit_policy=unit_policy,
+        unit_policy_without_ours=_handed_over(root, without, exec_start_without_ours),
+        later_drop_in=_last(later),
     )

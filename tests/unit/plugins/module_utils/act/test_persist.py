@@ -563,6 +563,65 @@ class TestIrqbalance:
         assert not board.root.exists(IRQBALANCE_DROP_IN)
         assert kept(board).changes == []
 
+    def test_ours_goes_when_the_user_names_a_policy_in_its_arguments(self, board: hosts.Board) -> None:
+        """It stands before ours on the command line, where the last one counts: theirs would be dead."""
+        theirs = "[Service]\nNice=5\n"
+        board.irqbalance("--foreground")
+        board.tree.file(IRQBALANCE_DROP_IN, theirs)
+        kept(board)
+        board.tree.file("/etc/default/irqbalance", "IRQBALANCE_ARGS='--interval=5 --policyscript=/etc/mine.sh'\n")
+        board.irqbalance("--interval=5 --policyscript=/etc/mine.sh --policyscript=" + IRQBALANCE_POLICY)
+        predicted, runner = kept(board, check=True), hosts.Commands()
+        found = kept(board, runner=runner)
+        assert predicted.changes == found.changes
+        assert sorted(paths(found)) == sorted([IRQBALANCE_DROP_IN, IRQBALANCE_SCRIPT])
+        assert "its policy script, /etc/mine.sh, prints ban=true" in found.unknown[0]
+        assert board.root.data(IRQBALANCE_DROP_IN) == theirs.encode()
+        assert not board.root.exists(IRQBALANCE_SCRIPT)
+        assert runner.run == ["systemctl daemon-reload", "systemctl try-restart irqbalance.service"]
+        board.irqbalance("--interval=5 --policyscript=/etc/mine.sh")
+        assert kept(board) == Kept([], [], [], found.unknown)
+
+    def test_ours_returns_when_the_user_s_policy_has_gone(self, board: hosts.Board) -> None:
+        self.test_ours_goes_when_the_user_names_a_policy_in_its_arguments(board)
+        board.tree.file("/etc/default/irqbalance", "IRQBALANCE_ARGS=--interval=5\n")
+        board.irqbalance("--interval=5")
+        assert sorted(paths(kept(board))) == sorted([IRQBALANCE_DROP_IN, IRQBALANCE_SCRIPT])
+
+    def test_drop_in_that_is_read_after_ours(self, board: hosts.Board) -> None:
+        """Ours would be overridden, so it goes; the script stays, for the user's drop-in to name it."""
+        later = "/etc/systemd/system/irqbalance.service.d/zz.conf"
+        board.irqbalance()
+        kept(board)
+        board.tree.file(later, "[Service]\nExecStart=\nExecStart=/usr/sbin/irqbalance -o\n")
+        found = kept(board)
+        assert paths(found) == [IRQBALANCE_DROP_IN]
+        assert found.unknown == [
+            "whether irqbalance leaves the cards alone: unknown until %s, which systemd reads after %s, hands over "
+            "--policyscript=%s in its ExecStart=" % (later, IRQBALANCE_DROP_IN, IRQBALANCE_POLICY)
+        ]
+        assert found.refused == []
+        assert kept(board) == Kept([], [], [], found.unknown)
+        board.tree.file(
+            later, "[Service]\nExecStart=\nExecStart=/usr/sbin/irqbalance -o -l %s\n" % IRQBALANCE_POLICY
+        )
+        assert kept(board) == Kept([], [], [], [])
+        assert script(board, "0x1f4b", "0x0650").stdout == b"ban=true\n"
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_nothing_is_restarted_that_is_no_longer_there(self, board: hosts.Board, masked: bool) -> None:
+        """systemctl would refuse it at every run, for good."""
+        board.irqbalance()
+        kept(board)
+        if masked:
+            board.tree.link("/etc/systemd/system/irqbalance.service", "/dev/null")
+        else:
+            (board.tree.path / "usr/lib/systemd/system/irqbalance.service").unlink()
+        (board.tree.path / "proc/500/comm").unlink()
+        runner = hosts.Commands()
+        assert IRQBALANCE_DROP_IN in paths(kept(board, runner=runner))
+        assert runner.run == ["systemctl daemon-reload"]
+
     def test_masked(self, board: hosts.Board) -> None:
         """Installed, but nobody starts it: nothing to do, and nothing to say at every run."""
         board.irqbalance()
@@ -581,6 +640,9 @@ class TestIrqbalance:
             "unit file of systemd" % IRQBALANCE_POLICY
         )
         assert found.refused == []
+        assert script(board, "0x1f4b", "0x0650").stdout == b"ban=true\n"
+        board.irqbalance("--policyscript=" + IRQBALANCE_POLICY, installed=False)
+        assert kept(board) == Kept([], [], [], [])
 
 
 class TestBornThere:

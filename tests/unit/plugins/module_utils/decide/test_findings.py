@@ -474,6 +474,43 @@ class TestIrqbalance:
     def test_not_started_again_since_our_drop_in(self) -> None:
         assert "irqbalance_may_move" in found(tuned(irqbalance=BALANCER._replace(own_drop_in=True)))
 
+    def test_not_started_again_since_the_unit_changed(self) -> None:
+        stale = BALANCER._replace(exec_start="x", unit_policy=hosts.OUR_POLICY, own_drop_in=True)
+        assert "systemctl restart" in found(tuned(irqbalance=stale))["irqbalance_may_move"].remedy
+
+    def test_user_s_policy_behind_ours(self) -> None:
+        """Somebody has set one since ours was put before it: theirs is dead, and nobody has told them."""
+        ours = hosts.OUR_POLICY
+        both = BALANCER._replace(
+            policy_script=ours, exec_start="x", unit_policy=ours, unit_policy_without_ours="/etc/mine.sh"
+        )
+        finding = found(tuned(irqbalance=both))["irqbalance_foreign_policy"]
+        assert finding.summary == "irqbalance has a policy script of its own, /etc/mine.sh, but was started with ours"
+        assert finding.remedy.startswith("Run the role irq_affinity: it takes ours back. Make sure that it prints ban")
+        assert (finding.severity, finding.role) == (INFO, "irq_affinity")
+        named = both._replace(unit_policy_without_ours=ours)
+        assert "irqbalance_kept_off" in found(tuned(irqbalance=named))
+
+    def test_drop_in_that_is_read_after_ours(self) -> None:
+        later = "/etc/systemd/system/irqbalance.service.d/zz.conf"
+        overridden = BALANCER._replace(exec_start="/usr/sbin/irqbalance -o", later_drop_in=later, own_drop_in=True)
+        finding = found(tuned(irqbalance=overridden))["irqbalance_may_move"]
+        assert finding.summary == "irqbalance runs and may move the card's interrupt at its next pass"
+        assert finding.evidence[later] == "ExecStart=/usr/sbin/irqbalance -o"
+        assert finding.remedy.startswith("Add --policyscript=%s to ExecStart= in %s" % (hosts.OUR_POLICY, later))
+
+    @pytest.mark.parametrize("later", [None, "/etc/systemd/system/irqbalance.service.d/zz.conf"])
+    def test_policy_that_is_lost_at_the_next_start(self, later: Optional[str]) -> None:
+        """The drop-in has been overridden or removed, and the process has not been started again yet."""
+        running = BALANCER._replace(policy_script=hosts.OUR_POLICY, exec_start="x", later_drop_in=later)
+        finding = found(tuned(irqbalance=running))["irqbalance_may_move"]
+        assert finding.summary.startswith("irqbalance leaves the card alone now, but may move its interrupt once")
+        assert finding.remedy.startswith("Add --policyscript" if later else "Run the role irq_affinity")
+
+    def test_started_by_hand_with_our_policy(self) -> None:
+        by_hand = BALANCER._replace(policy_script=hosts.OUR_POLICY)
+        assert "irqbalance_kept_off" in found(tuned(irqbalance=by_hand))
+
     @pytest.mark.parametrize("running", [False, None])
     def test_not_running(self, running: Optional[bool]) -> None:
         idle = BALANCER._replace(running=running, pid=None)

@@ -121,6 +121,33 @@ class TestDropIns:
         drop_in(tree, "zz.conf", "[Service]\nExecStart=\nExecStart=/usr/sbin/irqbalance -o\n")
         found = read_irqbalance(tree.root)
         assert (found.exec_start, found.own_drop_in) == ("/usr/sbin/irqbalance -o", True)
+        assert found.later_drop_in == "/etc/systemd/system/irqbalance.service.d/zz.conf"
+        assert (found.unit_policy, found.unit_policy_without_ours) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("aa.conf", "[Service]\nExecStart=\nExecStart=/usr/sbin/irqbalance -o\n"),
+            ("zz.conf", "[Service]\nNice=5\n"),
+            ("zz.conf", "[Unit]\nExecStart=/x\n"),
+        ],
+    )
+    def test_drop_ins_that_leave_ours_in_force(self, tree: Tree, name: str, text: str) -> None:
+        debian(tree)
+        drop_in(tree, "edgenpu-tuning.conf", OURS)
+        drop_in(tree, name, text)
+        found = read_irqbalance(tree.root)
+        assert (found.later_drop_in, found.unit_policy) == (None, SCRIPT)
+
+    def test_the_users_policy_before_ours(self, tree: Tree) -> None:
+        """The last one on the command line counts, so that ours hides it."""
+        debian(tree)
+        drop_in(tree, "edgenpu-tuning.conf", OURS)
+        tree.file("/etc/default/irqbalance", "IRQBALANCE_ARGS=--policyscript=/etc/mine.sh\n")
+        running(tree, 620, "--policyscript=/etc/mine.sh --policyscript=" + SCRIPT)
+        found = read_irqbalance(tree.root)
+        assert (found.policy_script, found.unit_policy) == (SCRIPT, SCRIPT)
+        assert found.unit_policy_without_ours == "/etc/mine.sh"
 
     def test_order_is_that_of_names_over_all_directories(self, tree: Tree) -> None:
         debian(tree)
@@ -165,6 +192,15 @@ class TestDropIns:
     def test_two_backslashes_do_not_join(self) -> None:
         settings_ = irqbalance.parse_unit("[Service]\nA=x\\\\\nB=y\n")
         assert [setting.key for setting in settings_] == ["A", "B"]
+
+
+@pytest.mark.parametrize(("unit", "expected"), [(None, False), ("shipped", True), ("masked", False)])
+def test_startable(tree: Tree, unit: str | None, expected: bool) -> None:
+    if unit is not None:
+        debian(tree)
+    if unit == "masked":
+        tree.link("/etc/systemd/system/irqbalance.service", "/dev/null")
+    assert irqbalance.startable(tree.root) is expected
 
 
 class TestProcess:
