@@ -26,6 +26,8 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
+# Below the 180 s after which systemd kills the agent: so the journal is told who holds the lock.
+LOCK_LIMIT_S = 170.0
 MAX_ROUNDS = 5  # a host that changes faster than this raises events of its own, and each starts the agent again
 
 
@@ -88,12 +90,12 @@ def keep_in_force(sink: Sink, check: bool = False, tell: Callable[[Change], None
     TELL is called with each change as soon as it has been made.
 
     Check mode takes no lock, since it writes nothing and may be run by anyone.
-    Raises WishError if the ledger cannot be used; nothing has been changed then.
+    Raises WishError if the ledger cannot be used, or the lock not be had; nothing has been changed then.
     """
     changes: List[Change] = []
     refused: List[Change] = []
     unknown: List[str] = []
-    with contextlib.nullcontext() if check else Locked(sink):
+    with contextlib.nullcontext() if check else Locked(sink, limit_s=LOCK_LIMIT_S):
         wishes, unreadable = read_wishes(sink.root)
         ledger = Ledger(sink)
         rounds = 0

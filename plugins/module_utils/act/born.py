@@ -25,6 +25,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes impo
 
 DEFAULT = "/proc/irq/default_smp_affinity"
 LOCK_PATH = "/run/edgenpu-tuning-load.lock"  # not the writers' lock: a module's load may block for minutes
+LOCK_LIMIT_S = 600.0
 
 
 class Loaded(NamedTuple):
@@ -58,9 +59,11 @@ def born_there(sink: Sink, module: str, load: Callable[[], int]) -> Loaded:
     problems: List[str] = []
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(Locked(sink, LOCK_PATH))
+            stack.enter_context(Locked(sink, LOCK_PATH, LOCK_LIMIT_S))
         except OSError as error:
             return Loaded(load(), ["%s: %s" % (LOCK_PATH, error.strerror)])
+        except WishError as error:  # another module's load hangs
+            return Loaded(load(), [str(error)])
         before = sink.root.text(DEFAULT)
         mask = ""
         try:

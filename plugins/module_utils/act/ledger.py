@@ -26,6 +26,7 @@ SCHEMA = 1
 SHARED = "shared"  # the role that owns what several roles need
 # Not in /run/lock: everybody may write there, and whoever makes the file first can keep us waiting for ever.
 LOCK_PATH = "/run/edgenpu-tuning.lock"
+LOCK_LIMIT_S = 200.0  # a run of the agent may take the 180 s that its unit allows
 
 _VECTOR = re.compile(r"[^#]+#[0-9]+")
 
@@ -48,17 +49,67 @@ class Entry(NamedTuple):
 
 
 class Locked:
-    """Holds a lock file; LOCK_PATH is the one that every writer of this host takes, so that they never overlap."""
+    """Holds a lock file; LOCK_PATH is the one that every writer of this host takes, so that they never overlap.
 
-    def __init__(self, sink: Sink, path: str = LOCK_PATH) -> None:
-        self._path = sink.host_path(path)
+    Who has not got it after LIMIT_S seconds gives up: a WishError names file and holder.
+    """
+
+    def __init__(self, sink: Sink, path: str = LOCK_PATH, limit_s: float = LOCK_LIMIT_S) -> None:
+        self._sink = sink
+        self._path = path
+        self._limit_s = limit_s
         self._handle = -1
 
     def __enter__(self) -> Locked:
-        os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        where = self._sink.host_path(self._path)
+        os.makedirs(os.path.dirname(where), exist_ok=True)
+        self._handle = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._wait()
         return self
+
+    def _wait(self) -> None:
+        """Wait in a thread of its own, of which the main one waits with a limit.
+
+        An alarm would need the main thread and somebody's signal, and neither is ours in an Ansible module; a loop
+        would come late and cost time. A thread cannot be taken out of flock(2): it is left there, and if the process
+        lives on, closes the file (which lets the lock go) when its turn comes.
+        """
+        import threading  # costs the agent time, and hardly ever does anybody wait
+
+        turn = threading.Lock()
+        got = threading.Event()
+        gone: List[bool] = []
+        handle = self._handle
+
+        def wait() -> None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            with turn:
+                if gone:
+                    os.close(handle)
+                else:
+                    got.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        got.wait(self._limit_s)
+        with turn:
+            if got.is_set():
+                return
+            gone.append(True)
+            raise WishError(self._held_up())
+
+    def _held_up(self) -> str:
+        from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.locks import lock_holder
+
+        found = os.fstat(self._handle)
+        holder = lock_holder(self._sink.root, os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
+        who = "another process" if holder is None else "process %d (%s)" % (holder.pid, holder.name or "ended just now")
+        return (
+            "%s could not be locked within %g s, so nothing was changed: %s holds it; if that hangs (`fuser -v %s` shows "
+            "it), end it and run again" % (self._path, self._limit_s, who, self._path)
+        )
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]

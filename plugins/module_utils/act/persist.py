@@ -66,6 +66,7 @@ AGENT_MODULES = (
     "observe.host",
     "observe.interrupts",
     "observe.irqbalance",
+    "observe.locks",
     "observe.pci",
     "observe.wishes",
 )

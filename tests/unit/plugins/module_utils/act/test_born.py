@@ -11,9 +11,10 @@ from typing import Any, List, Optional
 
 import pytest
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import born
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.born import DEFAULT, LOCK_PATH, Loaded, born_there
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import LOCK_PATH as WRITERS_LOCK
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -119,6 +120,17 @@ def test_no_lock_is_no_obstacle(board: hosts.Board, monkeypatch: pytest.MonkeyPa
     load = Load(board, 3)
     assert born_there(board.kernel, MODULE, load) == Loaded(3, [LOCK_PATH + ": Read-only file system"])
     assert load.masks == ["ff"]
+
+
+def test_load_of_another_module_that_hangs(board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a long while the module is loaded all the same."""
+    monkeypatch.setattr(born, "LOCK_LIMIT_S", 0.1)
+    load = Load(board)
+    with Locked(board.kernel, LOCK_PATH):
+        loaded = born_there(board.kernel, MODULE, load)
+    assert (loaded.status, load.masks) == (0, ["ff"])
+    [problem] = loaded.problems
+    assert problem.startswith(LOCK_PATH + " could not be locked within 0.1 s")
 
 
 def test_writers_do_not_wait_for_it(board: hosts.Board) -> None:

@@ -11,13 +11,18 @@ import json
 import os
 import pathlib
 import stat
+import subprocess
+import sys
 import tempfile
-from typing import Any, Dict, List
+import threading
+import time
+from typing import Any, Dict, Iterator, List
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger as ledger_module
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import (
     LOCK_PATH,
@@ -27,6 +32,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import (
     Ledger,
     Locked,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import _UNIT_TEXT as UNIT_TEXT
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -418,3 +424,82 @@ class TestLock:
     def test_another_lock(self, sink: Sink) -> None:
         with Locked(sink), Locked(sink, "/run/another.lock"):
             assert sink.root.exists("/run/another.lock")
+
+    @pytest.fixture(name="holder")
+    def fixture_holder(self, sink: Sink) -> Iterator[subprocess.Popen[bytes]]:
+        """Another process, which holds the lock until its input ends."""
+        program = (
+            "import fcntl, sys\n"
+            "handle = open(sys.argv[1], 'w')\n"
+            "fcntl.flock(handle, fcntl.LOCK_EX)\n"
+            "print(flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        os.makedirs(os.path.dirname(sink.host_path(LOCK_PATH)), exist_ok=True)
+        command = [sys.executable, "-c", program, sink.host_path(LOCK_PATH)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            yield process
+            process.kill()
+
+    def test_one_that_is_held_is_waited_for(self, sink: Sink, holder: subprocess.Popen[bytes]) -> None:
+        assert holder.stdin is not None
+        threading.Timer(0.3, holder.stdin.close).start()
+        began = time.monotonic()
+        with Locked(sink, limit_s=60):
+            assert 0.2 < time.monotonic() - began < 50
+            with open(sink.host_path(LOCK_PATH), "rb") as other, pytest.raises(OSError, match="unavailable"):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with open(sink.host_path(LOCK_PATH), "rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_holder_that_hangs_is_named(self, tree: Tree, sink: Sink, holder: subprocess.Popen[bytes]) -> None:
+        """With what the kernel of this machine says of its locks."""
+        for path in ("/proc/locks", "/proc/%d/comm" % holder.pid):
+            tree.file(path, pathlib.Path(path).read_bytes())
+        name = pathlib.Path("/proc/%d/comm" % holder.pid).read_text("utf-8").strip()
+        with pytest.raises(WishError) as refused, Locked(sink, limit_s=0.2):
+            pytest.fail("locked")
+        assert str(refused.value) == (
+            "/run/edgenpu-tuning.lock could not be locked within 0.2 s, so nothing was changed: process %d (%s) holds "
+            "it; if that hangs (`fuser -v /run/edgenpu-tuning.lock` shows it), end it and run again" % (holder.pid, name)
+        )
+
+    def test_holder_that_cannot_be_seen(self, sink: Sink, holder: subprocess.Popen[bytes]) -> None:
+        with pytest.raises(WishError, match=r"within 0\.1 s, so nothing was changed: another process holds it"):
+            Locked(sink, limit_s=0.1).__enter__()
+
+    def test_who_gave_up_does_not_get_it_later(self, sink: Sink, holder: subprocess.Popen[bytes]) -> None:
+        """A thread still waits in the kernel, and the next one must not wait for that."""
+        threads, files = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+        with pytest.raises(WishError), Locked(sink, limit_s=0.1):
+            pytest.fail("locked")
+        [waiting] = set(threading.enumerate()) - threads
+        assert waiting.daemon, "the process could not end"
+        holder.kill()
+        with Locked(sink, limit_s=60):
+            pass
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert len(os.listdir("/proc/self/fd")) == files
+
+    def test_works_in_a_thread_that_is_not_the_main_one(self, sink: Sink, holder: subprocess.Popen[bytes]) -> None:
+        """Where a signal's handler could not be set."""
+        refused: List[WishError] = []
+
+        def lock() -> None:
+            try:
+                Locked(sink, limit_s=0.1).__enter__()
+            except WishError as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=lock)
+        thread.start()
+        thread.join()
+        assert len(refused) == 1
+
+    def test_a_run_of_the_agent_is_waited_for(self) -> None:
+        """As long as its unit lets it run; and the agent itself gives up before systemd ends it without a word."""
+        limit_s = int(UNIT_TEXT.partition("TimeoutStartSec=")[2].split()[0])
+        assert agent.LOCK_LIMIT_S < limit_s < ledger_module.LOCK_LIMIT_S
