@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -24,6 +25,11 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host, read_host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
+
+# What lies there is somebody's own, or gone after a boot.
+_PASSING = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev/shm")
+# Debian's python3-minimal lacks some of what the agent imports: json, among others.
+_WILL_DO = "import fcntl, hashlib, json, py_compile, shlex, subprocess, sys; sys.exit(sys.version_info < (3, 8))"
 
 
 def runner_of(module: AnsibleModule) -> Runner:
@@ -93,14 +99,45 @@ def diff_of(changes: Sequence[Change], files: Sequence[Tuple[str, FileState, Fil
     return diffs + [_file_diff(path, before, after) for path, before, after in files]
 
 
-def lasting_python(executable: str, system: str = "/usr/bin/python3") -> str:
-    """Return the path under which this interpreter will be found for longest.
+def unfit(path: str) -> Optional[str]:
+    """Return why root must not depend for good on the interpreter with this real PATH; None if it may."""
+    for place in _PASSING:
+        if path.startswith(place + "/"):
+            return "it is below %s" % place
+    while True:
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            return "%s: %s" % (path, error.strerror)
+        others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+        # In a sticky directory they may add files, but not replace root's.
+        if found.st_uid != 0 or (others and not (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX)):
+            return "others than root may change %s" % path
+        if path == "/":
+            return None
+        path = os.path.dirname(path)
 
-    That is SYSTEM if it is the same one: an upgrade of the distribution takes /usr/bin/python3.11 away, and with it an
-    agent that names it. What leads out of a virtual environment is followed.
+
+def lasting_python(executable: str, runner: Runner, system: str = "/usr/bin/python3") -> str:
+    """Return the path of the interpreter for the agent, which root runs at every boot. Raises WishError.
+
+    That is EXECUTABLE, the one that runs this module (what leads out of a virtual environment is followed), unless
+    somebody else could change it or it may be gone tomorrow; then it is SYSTEM, if that will do. The agent is compiled
+    for the former; the latter compiles it again for itself at its first start.
+
+    Where both are the same it is called SYSTEM: an upgrade of the distribution takes /usr/bin/python3.11 away, and with
+    it an agent that names it.
     """
-    real = os.path.realpath(executable)
-    return system if os.path.realpath(system) == real else real
+    real, systems = os.path.realpath(executable), os.path.realpath(system)
+    reason = unfit(real)
+    if reason is None:
+        return system if systems == real else real
+    if unfit(systems) is None and runner([system, "-IS", "-c", _WILL_DO], 30.0).status == 0:
+        return system
+    raise WishError(
+        "%s cannot be what root runs at every boot: %s, and %s is no Python 3.8 or newer that could stand in; set "
+        "ansible_python_interpreter to one that only root can change, or set persist: false" % (real, reason, system)
+    )
 
 
 def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wishes: Dict[str, Any]) -> Kept:
@@ -109,8 +146,9 @@ def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wi
         # Wishes kept by an earlier run would be put in force again by the next event.
         undone = undo(sink, ledger, role, runner_of(module), module.check_mode, values=False)
         return Kept(undone.changes, undone.files, undone.refused, undone.left)
-    python = lasting_python(sys.executable)
-    return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner_of(module), module.check_mode)
+    runner = runner_of(module)
+    python = lasting_python(sys.executable, runner)
+    return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner, module.check_mode)
 
 
 def undo_and_exit(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str) -> None:

@@ -15,6 +15,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 POLICIES = "/sys/devices/system/cpu/cpufreq"
 _DEFAULT_GOVERNOR = re.compile(r"CONFIG_CPU_FREQ_DEFAULT_GOV_([A-Z_]+)=y\Z")
 _GOVERNOR_MODULE = re.compile(r"(?:.*/)?cpufreq_([a-z]+)\.ko(?:\.[a-z0-9]+)?:")
+_CONFIG_BYTES = 4 << 20  # bounds a kernel's configuration, packed and unpacked; the largest have a tenth of that
 _KHZ = re.compile(r"[0-9]{1,12}")
 
 
@@ -98,8 +99,25 @@ def loadable_governors(root: Root, release: str) -> Optional[Tuple[str, ...]]:
     return None
 
 
+def _config_of_running_kernel(root: Root) -> Optional[str]:
+    """Return what the running kernel carries of its configuration (CONFIG_IKCONFIG_PROC); None if none, or damaged."""
+    raw = root.data("/proc/config.gz", _CONFIG_BYTES)
+    if raw is None:
+        return None
+    try:
+        import zlib  # not at every start of the agent, and not every Python has it
+    except ImportError:
+        return None
+    unpacker = zlib.decompressobj(wbits=31)  # gzip's format, its checksum included
+    try:
+        text = unpacker.decompress(raw, _CONFIG_BYTES)
+    except zlib.error:
+        return None
+    return text.decode("utf-8", "replace") if unpacker.eof else None
+
+
 def default_governor(root: Root, release: str) -> Optional[str]:
-    """Return the governor that kernel RELEASE gives to a new policy; None if that cannot be told.
+    """Return the governor that the running kernel, RELEASE, gives to a new policy; None if that cannot be told.
 
     The command line wins over what the kernel was built with (drivers/cpufreq/cpufreq.c, cpufreq.default_governor).
     """
@@ -107,8 +125,9 @@ def default_governor(root: Root, release: str) -> Optional[str]:
         name, _equals, value = word.partition("=")
         if name == "cpufreq.default_governor":
             return value
-    for line in (root.text("/boot/config-" + release) or "").splitlines():
-        match = _DEFAULT_GOVERNOR.match(line)
-        if match:
-            return match.group(1).lower()
+    for read in (lambda: root.text("/boot/config-" + release), lambda: _config_of_running_kernel(root)):
+        for line in (read() or "").splitlines():
+            match = _DEFAULT_GOVERNOR.match(line)
+            if match:
+                return match.group(1).lower()
     return None

@@ -6,14 +6,92 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
-from typing import Any, Dict
+import stat
+import subprocess
+import sys
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils import module
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+
+
+class TestUnfit:
+    """Files of root's have to be made for this, so everything is looked at through a stand-in for the kernel."""
+
+    @staticmethod
+    def reason(monkeypatch: pytest.MonkeyPatch, path: str, found: Dict[str, Tuple[int, int, int]]) -> Optional[str]:
+        """Judge PATH where these have (mode, owner, group); all else is root's, a directory unless it has a dot."""
+
+        def look(path: str) -> os.stat_result:
+            usual = (stat.S_IFREG if "." in path else stat.S_IFDIR) | 0o755
+            if path.endswith("missing"):
+                raise FileNotFoundError(2, "No such file or directory")
+            mode, uid, gid = found.get(path, (usual, 0, 0))
+            return os.stat_result((mode, 0, 0, 1, uid, gid, 0, 0, 0, 0))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", look)
+            return module.unfit(path)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/usr/bin/python3.11",
+            "/usr/local/bin/python3.12",
+            "/opt/python/3.13/bin/python3.13",
+            "/srv/homes/python3.9",
+            "/runtime/python3.9",
+        ],
+    )
+    def test_fit(self, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+        assert self.reason(monkeypatch, path, {}) is None
+
+    @pytest.mark.parametrize(
+        ("path", "place"),
+        [
+            ("/home/me/.pyenv/versions/3.12.1/bin/python3.12", "/home"),
+            ("/root/.pyenv/versions/3.12.1/bin/python3.12", "/root"),
+            ("/tmp/venv/bin/python3.12", "/tmp"),
+            ("/var/tmp/python3.12", "/var/tmp"),
+            ("/run/user/0/python3.12", "/run"),
+            ("/dev/shm/python3.12", "/dev/shm"),
+        ],
+    )
+    def test_place(self, monkeypatch: pytest.MonkeyPatch, path: str, place: str) -> None:
+        assert self.reason(monkeypatch, path, {}) == "it is below " + place
+
+    @pytest.mark.parametrize(
+        ("changed", "found"),
+        [
+            ("/opt/py/bin/python3.12", (stat.S_IFREG | 0o755, 1000, 0)),
+            ("/opt/py/bin/python3.12", (stat.S_IFREG | 0o757, 0, 0)),
+            ("/opt/py/bin/python3.12", (stat.S_IFREG | 0o775, 0, 50)),
+            ("/opt/py/bin/python3.12", (stat.S_IFREG | 0o1757, 0, 0)),
+            ("/opt/py", (stat.S_IFDIR | 0o755, 1000, 1000)),
+            ("/opt/py", (stat.S_IFDIR | 0o777, 0, 0)),
+            ("/opt", (stat.S_IFDIR | 0o2775, 0, 50)),
+            ("/", (stat.S_IFDIR | 0o777, 0, 0)),
+        ],
+    )
+    def test_what_others_may_change(
+        self, monkeypatch: pytest.MonkeyPatch, changed: str, found: Tuple[int, int, int]
+    ) -> None:
+        assert self.reason(monkeypatch, "/opt/py/bin/python3.12", {changed: found}) == "others than root may change " + changed
+
+    @pytest.mark.parametrize("found", [(stat.S_IFDIR | 0o775, 0, 0), (stat.S_IFDIR | 0o1775, 0, 30000)])
+    def test_what_they_may_not(self, monkeypatch: pytest.MonkeyPatch, found: Tuple[int, int, int]) -> None:
+        """Root's own group, and a sticky directory (as /nix/store), where only files of one's own can be replaced."""
+        assert self.reason(monkeypatch, "/opt/py/bin/python3.12", {"/opt/py": found}) is None
+
+    def test_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.reason(monkeypatch, "/usr/bin/missing", {}) == "/usr/bin/missing: No such file or directory"
 
 
 class TestLastingPython:
@@ -25,16 +103,58 @@ class TestLastingPython:
         (tmp_path / "venv").symlink_to(tmp_path / "python3")
         return tmp_path
 
+    @staticmethod
+    def fit(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        """Let root depend on interpreters of these names only."""
+        monkeypatch.setattr(
+            module, "unfit", lambda path: None if os.path.basename(path) in names else "somebody may change it"
+        )
+
     @pytest.mark.parametrize(
         ("executable", "expected"),
         [("python3.11", "python3"), ("python3", "python3"), ("venv", "python3"), ("python3.13", "python3.13")],
     )
-    def test_path(self, usr: pathlib.Path, executable: str, expected: str) -> None:
-        found = module.lasting_python(str(usr / executable), str(usr / "python3"))
+    def test_path(self, monkeypatch: pytest.MonkeyPatch, usr: pathlib.Path, executable: str, expected: str) -> None:
+        self.fit(monkeypatch, "python3.11", "python3.13")
+        runner = hosts.Commands()
+        found = module.lasting_python(str(usr / executable), runner, str(usr / "python3"))
         assert found == str(usr / expected)
+        assert runner.run == []
 
-    def test_no_such_python_of_the_system(self, usr: pathlib.Path) -> None:
-        assert module.lasting_python(str(usr / "venv"), str(usr / "nowhere")) == str(usr / "python3.11")
+    def test_no_such_python_of_the_system(self, monkeypatch: pytest.MonkeyPatch, usr: pathlib.Path) -> None:
+        self.fit(monkeypatch, "python3.11")
+        found = module.lasting_python(str(usr / "venv"), hosts.Commands(), str(usr / "nowhere"))
+        assert found == str(usr / "python3.11")
+
+    def test_the_system_s_stands_in(self, monkeypatch: pytest.MonkeyPatch, usr: pathlib.Path) -> None:
+        self.fit(monkeypatch, "python3.11")
+        runner = hosts.Commands()
+        found = module.lasting_python(str(usr / "python3.13"), runner, str(usr / "python3"))
+        assert found == str(usr / "python3")
+        [command] = runner.run
+        assert command.startswith(str(usr / "python3") + " -IS -c import ")
+
+    @pytest.mark.parametrize("system", ["too old", "somebody's", "missing", "the same"])
+    def test_nothing_will_do(self, monkeypatch: pytest.MonkeyPatch, usr: pathlib.Path, system: str) -> None:
+        self.fit(monkeypatch, *(["python3.11"] if system == "too old" else []))
+
+        def too_old(argv: Sequence[str], timeout_s: float) -> Ran:
+            assert system == "too old", "what somebody may change must not be run, either"
+            return Ran(1, "")
+
+        name = {"missing": "nowhere", "the same": "python3.13"}.get(system, "python3")
+        with pytest.raises(WishError) as refused:
+            module.lasting_python(str(usr / "python3.13"), too_old, str(usr / name))
+        assert str(refused.value) == (
+            "%s cannot be what root runs at every boot: somebody may change it, and %s is no Python 3.8 or newer that "
+            "could stand in; set ansible_python_interpreter to one that only root can change, or set persist: false"
+            % (usr / "python3.13", usr / name)
+        )
+
+    @pytest.mark.parametrize(("before", "status"), [("", 0), ("sys.version_info = (3, 7, 9); ", 1)])
+    def test_what_decides_is_a_program(self, before: str, status: int) -> None:
+        program = "import sys; " + before + module._WILL_DO
+        assert subprocess.run([sys.executable, "-IS", "-c", program], check=False).returncode == status
 
 
 class TestDifference:

@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.common import warnings
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils import module as shared
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 
 
@@ -57,6 +58,7 @@ class Modules:
 
         monkeypatch.setattr(basic.AnsibleModule, "run_command", run_command)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
+        monkeypatch.setattr(shared, "unfit", lambda path: None)  # the tester's Python may be their own
 
     def run(self, module: Any, check: bool = False, **arguments: Any) -> Result:
         """Run one module."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils import module as shared
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import LOCK_PATH
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import PATH as LEDGER
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import UNIT
@@ -51,6 +52,21 @@ def test_second_run_changes_nothing(modules: Modules) -> None:
     status, data = modules.run(irq_affinity, **DOOR)
     assert (status, data["changed"], data["changes"], data["diff"]) == (0, False, [], [])
     assert modules.commands == []
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_interpreter_that_others_may_change(
+    modules: Modules, board: hosts.Board, monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    """Root would run it at every boot; for this boot alone the user's own is as good as any."""
+    monkeypatch.setattr(shared, "unfit", lambda path: "it is below /home")
+    before = board.snapshot()
+    status, data = modules.run(irq_affinity, check, **DOOR)
+    assert (status, data["failed"]) == (1, True)
+    assert "cannot be what root runs at every boot: it is below /home" in data["msg"]
+    assert "set ansible_python_interpreter to one that only root can change" in data["msg"]
+    assert (board.snapshot(), board.kernel.events) == (before, [])
+    assert modules.run(irq_affinity, check, persist=False).data["changed"]
 
 
 @pytest.mark.parametrize("persist", [True, False])

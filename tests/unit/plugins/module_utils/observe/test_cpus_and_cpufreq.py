@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import gzip
+import sys
 from typing import Any
 
 import pytest
@@ -336,3 +338,46 @@ class TestLoadableGovernors:
     def test_not_known(self, tree: Tree, release: str) -> None:
         tree.file("/lib/modules/6.1.0/modules.dep", self.DEPENDENCIES)
         assert cpufreq.loadable_governors(tree.root, release) is None
+
+
+class TestDefaultGovernor:
+    CONFIG = "# CONFIG_CPU_FREQ_DEFAULT_GOV_PERFORMANCE is not set\nCONFIG_CPU_FREQ_DEFAULT_GOV_ONDEMAND=y\n"
+
+    def test_not_known(self, tree: Tree) -> None:
+        assert cpufreq.default_governor(tree.root, "6.1.57") is None
+
+    def test_as_the_kernel_carries_it(self, tree: Tree) -> None:
+        """As on the vendor's kernels, which bring no /boot/config."""
+        tree.file("/proc/config.gz", gzip.compress(self.CONFIG.encode()))
+        assert cpufreq.default_governor(tree.root, "6.1.57") == "ondemand"
+
+    def test_order(self, tree: Tree) -> None:
+        tree.file("/proc/config.gz", gzip.compress(self.CONFIG.encode()))
+        tree.file("/boot/config-6.1.57", "CONFIG_CPU_FREQ_DEFAULT_GOV_SCHEDUTIL=y\n")
+        assert cpufreq.default_governor(tree.root, "6.1.57") == "schedutil"
+        assert cpufreq.default_governor(tree.root, "6.1.58") == "ondemand"
+        tree.file("/proc/cmdline", "quiet cpufreq.default_governor=powersave\n")
+        assert cpufreq.default_governor(tree.root, "6.1.57") == "powersave"
+
+    @pytest.mark.parametrize("damage", ["cut", "checksum", "no gzip", "empty", "bomb"])
+    def test_damaged(self, tree: Tree, damage: str) -> None:
+        packed = gzip.compress(self.CONFIG.encode())
+        damaged = {
+            "cut": packed[:-1],
+            "checksum": packed[:-8] + bytes(8),
+            "no gzip": self.CONFIG.encode(),
+            "empty": b"",
+            "bomb": gzip.compress(self.CONFIG.encode() + bytes(8 << 20)),
+        }
+        tree.file("/proc/config.gz", damaged[damage])
+        assert cpufreq.default_governor(tree.root, "6.1.57") is None
+
+    def test_python_without_zlib(self, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+        tree.file("/proc/config.gz", gzip.compress(self.CONFIG.encode()))
+        monkeypatch.setitem(sys.modules, "zlib", None)
+        assert cpufreq.default_governor(tree.root, "6.1.57") is None
+
+    def test_this_machine_s(self) -> None:
+        """Whatever it carries is read without an error, and a governor that it names is one."""
+        found = cpufreq.default_governor(Root("/"), "no such release")
+        assert found is None or found.isidentifier()
