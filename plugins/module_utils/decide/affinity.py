@@ -269,6 +269,13 @@ def vectors(card: PciDevice) -> Tuple[int, ...]:
     return () if card.legacy_irq is None or card.driver is None else (card.legacy_irq,)
 
 
+def shared_line(card: PciDevice, interrupt: Optional[Interrupt]) -> Tuple[str, ...]:
+    """Return the names of all handlers on a card's line, if there are several; an MSI is the card's alone."""
+    if card.msi_irqs or interrupt is None or len(interrupt.actions) < 2:
+        return ()
+    return interrupt.actions
+
+
 def plan(
     cards: Sequence[PciDevice],
     interrupts: Mapping[int, Interrupt],
@@ -289,6 +296,7 @@ def plan(
     found = AffinityPlan([], [], [], [])
     by_address = {card.bdf: card for card in cards}
     seats = _seats(cpus, _turns(cards, wishes, gone), by_address, wishes)
+    lines: Dict[int, _Seat] = {}
     for card in sorted(cards, key=lambda one: bdf_key(one.bdf)):
         irqs = vectors(card)
         seat = seats[card.bdf, 0]
@@ -303,7 +311,16 @@ def plan(
             found.unknown.append("interrupt of %s: unknown until %s" % (card.bdf, until))
         for vector, irq in enumerate(irqs):
             own = seats[card.bdf, vector] if wishes.vectors == "apart" else seat
-            _place(found, card, vector, irq, interrupts.get(irq), own, len(cpus) == 1, board)
+            # A line is moved for the first of the cards that share it, or they would take turns at every run.
+            written_already = irq in lines
+            own = lines.setdefault(irq, own)
+            shared = shared_line(card, interrupts.get(irq))
+            if shared:
+                own = own._replace(
+                    why="%s; its line has several handlers (%s), and all of them move" % (own.why, ", ".join(shared))
+                )
+            told = found._replace(changes=[], attempts=[], unknown=[]) if written_already else found
+            _place(told, card, vector, irq, interrupts.get(irq), own, len(cpus) == 1, board)
     return found
 
 

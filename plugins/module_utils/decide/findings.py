@@ -256,6 +256,28 @@ def _interrupts(snapshot: Snapshot, card: PciDevice, fast: Optional[Tuple[int, .
     return found
 
 
+def _shared(snapshot: Snapshot, card: PciDevice) -> Optional[Finding]:
+    """A card without MSI has a legacy line, and what others have on it goes where the card's interrupt goes."""
+    if card.msi_irqs or not affinity.vectors(card):
+        return None
+    [irq] = affinity.vectors(card)
+    actions = affinity.shared_line(card, snapshot.interrupts.get(irq))
+    others = [one.bdf for one in snapshot.devices if one.bdf != card.bdf and affinity.vectors(one) == (irq,)]
+    if not actions and not others:
+        return None
+    evidence: Dict[str, Any] = {"/sys/bus/pci/devices/%s/irq" % bdf: irq for bdf in (card.bdf, *others)}
+    evidence["/sys/kernel/irq/%d/actions" % irq] = ",".join(actions) or None
+    return Finding(
+        "interrupt_shared",
+        INFO,
+        "interrupt %d of %s is a line that others share (%s): one CPU serves them all"
+        % (irq, card.bdf, ", ".join((*actions, *others))),
+        evidence,
+        "Let the card use MSI: take pci=nomsi off the kernel's command line, see to its driver's options.",
+        None,
+    )
+
+
 def _balancer(snapshot: Snapshot) -> Optional[Finding]:
     """Judge the irqbalance that runs, and what its unit will hand over at the next start.
 
@@ -365,6 +387,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
         if card.alive:
             found += [_link(snapshot, card), _requests(card), _errors(card)]
             found += _interrupts(snapshot, card, fast)
+            found.append(_shared(snapshot, card))
     if snapshot.cards:
         found.append(_balancer(snapshot))
         found += _clocks(snapshot, fast)

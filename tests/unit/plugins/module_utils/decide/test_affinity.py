@@ -544,6 +544,31 @@ class TestVectors:
             ("0003:31:00.0#0", "/proc/irq/16/smp_affinity_list")
         ]
 
+    def test_line_that_others_share(self) -> None:
+        """The card's is moved all the same, and who moves along is said."""
+        line = hosts.interrupt(16)._replace(actions=("ahci", "ax_pcie"))
+        found = plan([hosts.card(irqs=(), legacy_irq=16)], hosts.interrupts(line), hosts.rk3588(), WISHES)
+        [placement] = found.placements
+        [(_key, change)] = found.changes
+        sentence = "; its line has several handlers (ahci, ax_pcie), and all of them move"
+        assert placement.why.endswith(sentence)
+        assert change.why.endswith(sentence)
+        assert (placement.target, placement.state) == ("4", "change")
+
+    def test_msi_is_the_card_s_alone(self) -> None:
+        msi = hosts.interrupt()._replace(actions=("a", "b"))
+        [placement] = plan([hosts.card()], hosts.interrupts(msi), hosts.rk3588(), WISHES).placements
+        assert "handlers" not in placement.why
+
+    @pytest.mark.parametrize("now", ["0-7", "4", "5"])
+    def test_line_of_two_cards(self, now: str) -> None:
+        """It cannot be on both of their CPUs: it is on the first one's, and stays there at the next run."""
+        two = [hosts.card("%04d:01:00.0" % number, (), legacy_irq=16) for number in range(2)]
+        line = hosts.interrupt(16, now, now[0])
+        found = plan(two, hosts.interrupts(line), hosts.rk3588(), WISHES)
+        assert [placement.target for placement in found.placements] == ["4", "4"]
+        assert [change.after for _key, change in found.changes] == ([] if now == "4" else ["4"])
+
     def test_line_of_a_device_without_driver(self) -> None:
         assert vectors(hosts.card(irqs=(), legacy_irq=16, driver=None)) == ()
 

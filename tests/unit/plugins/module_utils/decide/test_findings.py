@@ -458,6 +458,37 @@ class TestInterrupt:
         shared = tuned(hosts.card(irqs=(), legacy_irq=16), interrupts=hosts.interrupts(hosts.interrupt(16)))
         assert found(shared)["interrupt_on_slow_core"].summary.startswith("interrupt 16 of ")
 
+    def test_line_that_others_share(self) -> None:
+        line = hosts.interrupt(16, "4", "4")
+        alone = tuned(hosts.card(irqs=(), legacy_irq=16), interrupts=hosts.interrupts(line))
+        assert "interrupt_shared" not in found(alone)
+        handlers = hosts.interrupts(line._replace(actions=("ahci", "ax_pcie")))
+        finding = found(alone._replace(interrupts=handlers))["interrupt_shared"]
+        assert (finding.severity, finding.evidence["/sys/kernel/irq/16/actions"]) == (INFO, "ahci,ax_pcie")
+        assert finding.summary == (
+            "interrupt 16 of 0003:31:00.0 is a line that others share (ahci, ax_pcie): one CPU serves them all"
+        )
+        assert "interrupt_shared" not in found(tuned(hosts.card(irqs=(38, 39), legacy_irq=38)))
+
+    @pytest.mark.parametrize(
+        ("neighbour", "told"),
+        [
+            ({}, True),
+            ({"driver": None}, False),  # its line is not in use
+            ({"msi_irqs": (77,)}, False),
+            ({"legacy_irq": 17}, False),
+        ],
+    )
+    def test_device_on_the_same_line(self, neighbour: Dict[str, Any], told: bool) -> None:
+        snapshot = tuned(hosts.card(irqs=(), legacy_irq=16), interrupts=hosts.interrupts(hosts.interrupt(16, "4", "4")))
+        other = hosts.port(legacy_irq=16, bdf="0000:00:1f.2")._replace(driver="ahci")._replace(**neighbour)
+        findings_ = found(snapshot._replace(devices=(*snapshot.devices, other)))
+        assert ("interrupt_shared" in findings_) == told
+        if told:
+            finding = findings_["interrupt_shared"]
+            assert "(0000:00:1f.2): one CPU serves them all" in finding.summary
+            assert finding.evidence["/sys/bus/pci/devices/0000:00:1f.2/irq"] == 16
+
 
 class TestIrqbalance:
     def test_kept_off(self) -> None:
