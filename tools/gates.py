@@ -37,7 +37,8 @@ class Gate(NamedTuple):
     """A gate: its name, what it watches over, and the function that returns its steps when it is its turn.
 
     ``live`` gates run alone, with their output on the terminal as it comes; the others run side by side and show theirs
-    only if they fail. ``slow`` ones are not started once another has failed.
+    only if they fail, or, with ``tells``, line by line as it comes, each named by the gate. ``slow`` ones are not started
+    once another has failed.
     """
 
     name: str
@@ -45,11 +46,13 @@ class Gate(NamedTuple):
     steps: Callable[[], Iterable[Step]]
     live: bool = False
     slow: bool = False
+    tells: bool = False
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
-    print(text, flush=True)
+    """Print a line at once, also into a pipe, and in one piece: several gates may speak."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def run(gates: Iterable[Gate], jobs: int) -> int:
@@ -86,26 +89,43 @@ def _run_one(gate: Gate) -> bool:
     for step in gate.steps():
         words = [str(word) for word in step.command]
         try:
-            result = subprocess.run(
-                words,
-                cwd=step.cwd,
-                env=dict(step.env),
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=None if gate.live else subprocess.PIPE,
-                stderr=None if gate.live else subprocess.STDOUT,
-            )
+            status, output = _run_step(gate, step, words)
         except OSError as error:
             say(f"{words[0]}: {error.strerror}")
             held = False
             break
-        output = (result.stdout or b"").decode(errors="replace")
-        held = result.returncode == 0 and not (step.clean and re.search(step.clean, output, re.MULTILINE))
+        held = status == 0 and not (step.clean and re.search(step.clean, output, re.MULTILINE))
         if not held:
-            say(f"{output.rstrip()}\n{gate.name}: `{' '.join(words)}` ended with {result.returncode}".lstrip())
+            shown = "" if gate.tells else output.rstrip()
+            say(f"{shown}\n{gate.name}: `{' '.join(words)}` ended with {status}".lstrip())
             break
     say(f"<== {gate.name}: {'ok' if held else 'FAILED'} in {time.monotonic() - began:.1f} s")
     return held
+
+
+def _run_step(gate: Gate, step: Step, words: Sequence[str]) -> tuple[int, str]:
+    """Run one command; return its exit status and its output, which is empty where it went to the terminal."""
+    with subprocess.Popen(
+        words,
+        cwd=step.cwd,
+        env=dict(step.env),
+        stdin=subprocess.DEVNULL,
+        stdout=None if gate.live else subprocess.PIPE,
+        stderr=None if gate.live else subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        name = f"{gate.name}: "
+        lines = []
+        try:
+            for line in process.stdout or ():
+                lines.append(line)
+                if gate.tells:
+                    say(name + line.rstrip().removeprefix(name))
+            return process.wait(), "".join(lines)
+        except BaseException:  # somebody has had enough
+            process.kill()
+            raise
 
 
 def _environment(venv_bin: Path, collections: Path) -> dict[str, str]:
@@ -196,10 +216,10 @@ def unit_gates() -> list[Gate]:
 
 
 def twin_gates() -> list[Gate]:
-    """Return the gate that builds what the scenarios run on; minutes once, beside the other gates."""
+    """Return the gate that builds what the scenarios run on; minutes once, beside the other gates, so it tells."""
     venv = venvs.ensure("run")
     step = Step([venv / "python", "-m", "twin", "build"], ROOT, _environment(venv, LINK_ROOT))
-    return [Gate("twin", "the digital twin can be built, or is", lambda: [step])]
+    return [Gate("twin", "the digital twin can be built, or is", lambda: [step], tells=True)]
 
 
 def molecule_gates() -> list[Gate]:

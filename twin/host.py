@@ -130,10 +130,15 @@ def checkout_state() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, waiting for it."""
+    """Hold an exclusive lock on a file, waiting for it, and saying so where that may take minutes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="ascii") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if path.name == "build.lock":
+                print("twin: another build is under way, waiting for it", flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 
