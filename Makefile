@@ -35,7 +35,7 @@ unit: ## unit tests, in seconds
 molecule: machine ## molecule/default on the twin
 	@$(TOOLS) gate twin molecule
 
-bench: machine venv ## what the tuning costs: ratios and times on a twin of its own
+bench: machine venv ## what the tuning costs, on a twin of its own; into bench/README.md
 	@$(RUN)/python -m bench
 
 format: ## put layout and order of imports right in all Python

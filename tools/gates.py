@@ -180,7 +180,7 @@ def _mypy(venv: Path, env: Mapping[str, str]) -> Iterable[Step]:
     mypy = [venv / "mypy", f"--config-file={COPY / 'pyproject.toml'}", f"--cache-dir={WORK / 'mypy'}"]
     # For a board, under the collection's full name, as the imports have it; then for the control node.
     yield Step([*mypy, f"ansible_collections/{NAMESPACE}/{NAME}/plugins"], COPY_ROOT, env)
-    yield Step([*mypy, "--python-version=3.10", "--exclude=/tests/", "tools", "twin"], COPY, env)
+    yield Step([*mypy, "--python-version=3.10", "--exclude=/tests/", "bench", "tools", "twin"], COPY, env)
 
 
 def _galaxy(venv: Path, env: Mapping[str, str]) -> Iterable[Step]:
