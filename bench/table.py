@@ -52,7 +52,12 @@ def as_data(day: str, machine: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 def markdown(run: Mapping[str, Any]) -> str:
     """Return a run (the form of `as_data`) as a paragraph and a table."""
-    lines = [f"Last run, {run['day']}: {run['machine']}.", "", "| Measured | Value | Limit | In detail |", "|---|---|---|---|"]
+    lines = [
+        f"Last run, {run['day']}: {run['machine']}.",
+        "",
+        "| Measured | Value | Limit | In detail |",
+        "|---|---|---|---|",
+    ]
     for row in (Row(**data) for data in run["rows"]):
         limit = "" if row.limit is None else f"{row.limit:g} {row.unit}{' (missed)' if row.missed else ''}"
         lines.append(f"| {row.what} | {row.value:.2f} {row.unit} | {limit} | {row.detail} |")
@@ -80,19 +85,23 @@ def born_there(output: str, rounds: int, cpu: int, all_cpus: str) -> Row:
         how, time_us, allowed, counts, default = line.split()
         first = [number for number, count in enumerate(counts.split(",")) if int(count)]
         wanted = str(cpu) if how == "wrapped" else all_cpus
-        if allowed != wanted or int(default.replace(",", ""), 16).bit_count() < 2 or (how == "wrapped" and first != [cpu]):
+        if (
+            allowed != wanted
+            or int(default.replace(",", ""), 16).bit_count() < 2
+            or (how == "wrapped" and first != [cpu])
+        ):
             raise BenchError(
                 f"after a {how} load the interrupt was allowed on {allowed}, its first one served by {first}, and the "
                 f"default mask {default}; the interrupt belongs on {wanted}"
             )
         times_s[how].append(int(time_us) / 1e6)
     if {len(times) for times in times_s.values()} != {rounds}:
-        raise BenchError(f"of {rounds} loads each, {({how: len(times) for how, times in times_s.items()})} were seen")
+        raise BenchError(f"of {rounds} loads each, { ({how: len(times) for how, times in times_s.items()}) } were seen")
     wrapped, plain = times_s["wrapped"], times_s["plain"]
     return Row(
         "born there: wrapped / plain modprobe",
         statistics.median(wrapped) / statistics.median(plain),
         "x",
         None,
-        f"s: {middle(wrapped)} / {middle(plain)}; mask and first interrupt on CPU {cpu} when modprobe returned, each time",
+        f"s: {middle(wrapped)} / {middle(plain)}; each time mask and first interrupt were on CPU {cpu} at once",
     )

@@ -37,8 +37,8 @@ class Gate(NamedTuple):
     """A gate: its name, what it watches over, and the function that returns its steps when it is its turn.
 
     ``live`` gates run alone, with their output on the terminal as it comes; the others run side by side and show theirs
-    only if they fail, or, with ``tells``, line by line as it comes, each named by the gate. ``slow`` ones are not started
-    once another has failed.
+    only if they fail, or, with ``tells``, line by line as it comes, each named by the gate. ``slow`` ones are not
+    started once another has failed.
     """
 
     name: str

@@ -23,8 +23,8 @@ options:
     description:
       - Leave on the host what keeps the wishes in force after a reboot, a driver reload, a PCI rescan and when CPUs go
         offline and come back. An agent is started by these events; nothing polls.
-      - The agent is run by root's Python, so that must be one that only root can change; where Ansible uses another, below
-        a user's home for instance, C(/usr/bin/python3) runs the agent.
+      - Root runs the agent, so its Python must be one that only root can change. Where Ansible uses another, below a
+        user's home for instance, C(/usr/bin/python3) runs the agent.
       - With V(false) only the values of this boot are set, and what an earlier run left to keep them is given back.
     type: bool
     default: true

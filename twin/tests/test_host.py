@@ -13,9 +13,7 @@ from twin.host import locked
 
 
 @pytest.mark.parametrize(("name", "said"), [("build.lock", True), ("qtest.lock", False)])
-def test_waiting_for_a_build_is_said(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, said: bool
-) -> None:
+def test_waiting_for_a_build_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, said: bool) -> None:
     """It may take minutes; other locks are held for a moment."""
     got = threading.Event()
 

@@ -107,8 +107,8 @@ class Locked:
         holder = lock_holder(self._sink.root, os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
         who = "another process" if holder is None else "process %d (%s)" % (holder.pid, holder.name or "ended just now")
         return (
-            "%s could not be locked within %g s, so nothing was changed: %s holds it; if that hangs (`fuser -v %s` shows "
-            "it), end it and run again" % (self._path, self._limit_s, who, self._path)
+            "%s could not be locked within %g s, so nothing was changed: %s holds it; if that hangs (`fuser -v %s` "
+            "shows it), end it and run again" % (self._path, self._limit_s, who, self._path)
         )
 
     def __exit__(

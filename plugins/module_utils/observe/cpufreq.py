@@ -125,9 +125,9 @@ def default_governor(root: Root, release: str) -> Optional[str]:
         name, _equals, value = word.partition("=")
         if name == "cpufreq.default_governor":
             return value
-    for read in (lambda: root.text("/boot/config-" + release), lambda: _config_of_running_kernel(root)):
-        for line in (read() or "").splitlines():
-            match = _DEFAULT_GOVERNOR.match(line)
-            if match:
-                return match.group(1).lower()
+    config = root.text("/boot/config-" + release) or _config_of_running_kernel(root) or ""
+    for line in config.splitlines():
+        match = _DEFAULT_GOVERNOR.match(line)
+        if match:
+            return match.group(1).lower()
     return None

@@ -83,7 +83,10 @@ class TestUnfit:
     def test_what_others_may_change(
         self, monkeypatch: pytest.MonkeyPatch, changed: str, found: Tuple[int, int, int]
     ) -> None:
-        assert self.reason(monkeypatch, "/opt/py/bin/python3.12", {changed: found}) == "others than root may change " + changed
+        assert (
+            self.reason(monkeypatch, "/opt/py/bin/python3.12", {changed: found})
+            == "others than root may change " + changed
+        )
 
     @pytest.mark.parametrize("found", [(stat.S_IFDIR | 0o775, 0, 0), (stat.S_IFDIR | 0o1775, 0, 30000)])
     def test_what_they_may_not(self, monkeypatch: pytest.MonkeyPatch, found: Tuple[int, int, int]) -> None:

@@ -463,7 +463,8 @@ class TestLock:
             pytest.fail("locked")
         assert str(refused.value) == (
             "/run/edgenpu-tuning.lock could not be locked within 0.2 s, so nothing was changed: process %d (%s) holds "
-            "it; if that hangs (`fuser -v /run/edgenpu-tuning.lock` shows it), end it and run again" % (holder.pid, name)
+            "it; if that hangs (`fuser -v /run/edgenpu-tuning.lock` shows it), end it and run again"
+            % (holder.pid, name)
         )
 
     def test_holder_that_cannot_be_seen(self, sink: Sink, holder: subprocess.Popen[bytes]) -> None:

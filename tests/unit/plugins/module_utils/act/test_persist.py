@@ -602,9 +602,7 @@ class TestIrqbalance:
         ]
         assert found.refused == []
         assert kept(board) == Kept([], [], [], found.unknown)
-        board.tree.file(
-            later, "[Service]\nExecStart=\nExecStart=/usr/sbin/irqbalance -o -l %s\n" % IRQBALANCE_POLICY
-        )
+        board.tree.file(later, "[Service]\nExecStart=\nExecStart=/usr/sbin/irqbalance -o -l %s\n" % IRQBALANCE_POLICY)
         assert kept(board) == Kept([], [], [], [])
         assert script(board, "0x1f4b", "0x0650").stdout == b"ban=true\n"
 
