@@ -29,7 +29,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 # What lies there is somebody's own, or gone after a boot.
 _PASSING = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev/shm")
 # Debian's python3-minimal lacks some of what the agent imports: json, among others.
-_WILL_DO = "import fcntl, hashlib, json, py_compile, shlex, subprocess, sys; sys.exit(sys.version_info < (3, 8))"
+_WILL_DO = "import fcntl, hashlib, json, py_compile, shlex, subprocess, sys, zlib; sys.exit(sys.version_info < (3, 8))"
 
 
 def runner_of(module: AnsibleModule) -> Runner:
