@@ -36,6 +36,15 @@ options:
       subsystem_device:
         description: PCI subsystem device, if it matters.
         type: str
+      class_code:
+        description:
+          - The first two, four or six hexadecimal digits of its PCI class, in quotes, where functions of one chip share
+            vendor and device. A class alone identifies nothing.
+        type: str
+      internal:
+        description: It is part of the processor and sits in no slot, so that nothing is said of its link.
+        type: bool
+        default: false
       drivers:
         description: Names of the drivers that serve it, as C(/sys/bus/pci/drivers) has them.
         type: list

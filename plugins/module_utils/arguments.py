@@ -18,6 +18,8 @@ DEVICES_ARGUMENT: Dict[str, Any] = {
         "device": {"type": "str", "required": True},
         "subsystem_vendor": {"type": "str"},
         "subsystem_device": {"type": "str"},
+        "class_code": {"type": "str"},
+        "internal": {"type": "bool", "default": False},
         "drivers": {"type": "list", "elements": "str", "default": []},
         "modules": {"type": "list", "elements": "str", "default": []},
     },

@@ -20,7 +20,8 @@ DEVICES = "/sys/bus/pci/devices"
 DEVICE_TREE = "/firmware/devicetree/base"
 
 CAP_MSI, CAP_SSVID, CAP_PCIE, CAP_MSIX = 0x05, 0x0D, 0x10, 0x11
-EXT_CAP_AER = 0x0001
+EXT_CAP_AER, EXT_CAP_VENDOR = 0x0001, 0x000B
+THUNDERBOLT = (0x8086, 0x1234)  # vendor, and the vendor specific capability by which Linux knows its controllers
 MAX_CAPABILITIES = 48  # 192 bytes hold no more 4-byte entries; the kernel's own bound (PCI_FIND_CAP_TTL)
 MAX_EXTENDED = 480  # (4096 - 256) / 8, the kernel's bound
 
@@ -37,6 +38,7 @@ PORT_TYPES = {
     10: "event collector",
 }
 NO_LINK = ("integrated endpoint", "event collector")  # these sit inside the root complex
+PORTS = ("root port", "downstream port")  # a slot, or something soldered in its place, is behind each of these
 # PCI_ERR_COR_STATUS and PCI_ERR_UNCOR_STATUS, with the names that the kernel's aer_dev_* files use
 CORRECTABLE_BITS = {
     0: "RxErr",
@@ -105,6 +107,14 @@ class Aspm(NamedTuple):
     enabled: tuple[str, ...]
 
 
+class Slot(NamedTuple):
+    """What a port says of the slot behind it; OCCUPIED by its presence detection, which some boards do not wire."""
+
+    number: int  # printed on some boards
+    occupied: bool
+    hotplug: bool
+
+
 class Aer(NamedTuple):
     """Errors counted since the device appeared, per kind, zeros included, the kernel's TOTAL_ lines left out."""
 
@@ -137,6 +147,16 @@ class ConfigSpace(NamedTuple):
     aspm: Aspm | None
     correctable_status: tuple[str, ...] | None  # AER status bits set, None without that capability
     uncorrectable_status: tuple[str, ...] | None
+    memory_enabled: bool | None = None  # decodes memory addresses ("Mem+" in lspci)
+    no_addresses: bool = False  # every base address register is 0
+    secondary_bus: int | None = None  # of a bridge: the bus behind it, and the last one behind that
+    subordinate_bus: int | None = None
+    link_active: bool | None = None  # of a port that tells: the data link layer is up
+    target_gt_s: float | None = None  # of a port: the most that it trains for
+    slot: Slot | None = None  # of a port that says it has one
+    l1_exit_us: int | None = None  # at most this long to leave L1; 65 stands for "more than 64"
+    l1_acceptable_us: int | None = None  # of an endpoint: the longest that it can wait; None also for "no limit"
+    tunnel: bool = False  # a Thunderbolt controller: the figures of its links are made up
 
 
 class PciDevice(NamedTuple):
@@ -167,11 +187,24 @@ class PciDevice(NamedTuple):
     legacy_irq: int | None
     numa_node: int | None
     local_cpus: tuple[int, ...] | None
-    alive: bool  # False: configuration space reads all ones
+    alive: bool  # False: configuration space reads all ones, or BARS_LOST
     config_bytes: int  # 64 without root, 256 or 4096 with; 0 unreadable
     power_state: str | None  # "D0", "D3hot", ...; None where the kernel says "unknown" (no driver yet) or nothing
     correctable_status: tuple[str, ...] | None = None
     uncorrectable_status: tuple[str, ...] | None = None
+    memory_enabled: bool | None = None
+    bars_lost: bool = False  # the kernel gave it addresses, and its registers hold none: "[virtual]" in lspci
+    suspended: bool = False  # put to sleep by runtime power management
+    secondary_bus: int | None = None
+    subordinate_bus: int | None = None
+    link_active: bool | None = None
+    target_gt_s: float | None = None
+    slot: Slot | None = None
+    l1_exit_us: int | None = None
+    l1_acceptable_us: int | None = None
+    tunnel: bool = False  # Thunderbolt or USB4, or behind it
+    board_width: int | None = None  # of a root port: lanes that the device tree gives its controller
+    port_errors: dict[str, int] | None = None  # of a root port: messages received, by aer_rootport_total_err_* file
 
 
 class Bandwidth(NamedTuple):
@@ -235,6 +268,25 @@ def _decode_link(data: bytes, cap: int) -> Optional[Link]:
     speed = GT_S.get(vector.bit_length()) if vector else GT_S.get(link_cap & 0xF)
     width = link_status >> 4 & 0x3F
     return Link(speed, link_cap >> 4 & 0x3F or None, GT_S.get(link_status & 0xF) if width else None, width)
+
+
+def _decode_slot(data: bytes, cap: int) -> Optional[Slot]:
+    flags, slot_cap, status = _u16(data, cap + 0x02), _u32(data, cap + 0x14), _u16(data, cap + 0x1A)
+    if flags is None or not flags & 0x100 or slot_cap is None or status is None:
+        return None
+    return Slot(slot_cap >> 19, bool(status & 0x40), bool(slot_cap & 0x40))
+
+
+def _l1_exit_us(link_cap: int) -> Optional[int]:
+    if not link_cap & 0x800:
+        return None  # no L1
+    code = link_cap >> 15 & 7
+    return 1 << code if code < 7 else 65
+
+
+def _is_tunnel(data: bytes, vendor: Optional[int], extended: Tuple[Tuple[int, int], ...]) -> bool:
+    own = (_u32(data, offset + 4) for number, offset in extended if number == EXT_CAP_VENDOR)
+    return vendor == THUNDERBOLT[0] and any(head is not None and head & 0xFFFF == THUNDERBOLT[1] for head in own)
 
 
 def _power_states(bits: int) -> Tuple[str, ...]:
@@ -302,6 +354,8 @@ def decode_config(data: bytes) -> ConfigSpace:
     if not alive or len(data) < 16:
         return empty
     header_type = data[0x0E] & 0x7F
+    command = _u16(data, 0x04) or 0
+    bars = data[0x10:0x28] if header_type == 0 else b""
     caps = _capabilities(data, header_type)
     first: Dict[int, int] = {}
     for number, offset in caps:
@@ -312,12 +366,22 @@ def decode_config(data: bytes) -> ConfigSpace:
 
     port_type, link, aspm = "bridge" if header_type == 1 and len(data) >= 256 else None, None, None
     mps_capable = mps = mrrs = None
+    link_active, target, slot, l1_exit, l1_acceptable = None, None, None, None, None
     if CAP_PCIE in first:
         cap = first[CAP_PCIE]
         flags, capable, control = _u16(data, cap + 2), _u32(data, cap + 4), _u16(data, cap + 8)
         port_type = PORT_TYPES.get(flags >> 4 & 0xF) if flags is not None else None
+        link_cap = _u32(data, cap + 0x0C) or 0
         if port_type not in NO_LINK:
             link, aspm = _decode_link(data, cap), _decode_aspm(data, cap)
+            l1_exit = _l1_exit_us(link_cap)
+        if port_type in PORTS:
+            slot = _decode_slot(data, cap)
+            status = _u16(data, cap + 0x12)
+            link_active = bool(status & 0x2000) if status is not None and link_cap & 0x100000 else None
+            target = GT_S.get((_u16(data, cap + 0x30) or 0) & 0xF) if flags is not None and flags & 0xF >= 2 else None
+        elif capable is not None and capable >> 9 & 7 != 7:
+            l1_acceptable = 1 << (capable >> 9 & 7)
         mps_capable = _payload(capable & 7) if capable is not None else None
         mps = _payload(control >> 5 & 7) if control is not None else None
         mrrs = _payload(control >> 12 & 7) if control is not None else None
@@ -341,6 +405,16 @@ def decode_config(data: bytes) -> ConfigSpace:
         aspm=aspm,
         correctable_status=_bits(_u32(data, aer + 0x10), CORRECTABLE_BITS) if aer is not None else None,
         uncorrectable_status=_bits(_u32(data, aer + 0x04), UNCORRECTABLE_BITS) if aer is not None else None,
+        memory_enabled=bool(command & 2),
+        no_addresses=len(bars) == 24 and not any(byte & (0xFF if at % 4 else 0xF0) for at, byte in enumerate(bars)),
+        secondary_bus=data[0x19] if header_type == 1 and len(data) > 0x1A else None,
+        subordinate_bus=data[0x1A] if header_type == 1 and len(data) > 0x1A else None,
+        link_active=link_active,
+        target_gt_s=target,
+        slot=slot,
+        l1_exit_us=l1_exit,
+        l1_acceptable_us=l1_acceptable,
+        tunnel=_is_tunnel(data, _u16(data, 0x00), extended),
     )
 
 
@@ -389,6 +463,26 @@ def _sysfs_aspm(root: Root, path: str) -> Optional[Aspm]:
     return Aspm(tuple(name for name, value in known), tuple(name for name, value in known if value))
 
 
+def _has_addresses(root: Root, path: str) -> bool:
+    """Tell whether the kernel has given the device's base address registers any address."""
+    lines = (root.text(path + "/resource") or "").splitlines()[:6]
+    return any(line.split() and line.split()[0].strip("0x") for line in lines)
+
+
+def _read_port_errors(root: Root, path: str) -> Optional[Dict[str, int]]:
+    names = ("aer_rootport_total_err_cor", "aer_rootport_total_err_nonfatal", "aer_rootport_total_err_fatal")
+    counts = {name: root.number("%s/%s" % (path, name)) for name in names}
+    known = {name: count for name, count in counts.items() if count is not None}
+    return known or None
+
+
+def _board_width(root: Root, of_node: Optional[str]) -> Optional[int]:
+    """Return the lanes that a controller's device tree node gives it: fewer than it has, where they are split up."""
+    raw = root.data("/sys%s%s/num-lanes" % (DEVICE_TREE, of_node), 4) if of_node is not None else None
+    lanes = int.from_bytes(raw, "big") if raw is not None and len(raw) == 4 else 0
+    return lanes if 1 <= lanes <= 32 else None
+
+
 def _read_aer(root: Root, path: str) -> Optional[Aer]:
     texts = [root.text("%s/aer_dev_%s" % (path, kind)) for kind in ("correctable", "nonfatal", "fatal")]
     if all(text is None for text in texts):
@@ -418,7 +512,11 @@ def read_device(root: Root, bdf: str) -> Optional[PciDevice]:
     path = "%s/%s" % (DEVICES, bdf)
     if not _BDF.fullmatch(bdf) or not root.exists(path):
         return None
-    data = root.data(path + "/config") or b""
+    power_state = root.text(path + "/power_state")
+    suspended = root.text(path + "/power/runtime_status") == "suspended"
+    # The kernel would wake it up to read this. (One that has died says D3cold, too, but is not suspended.)
+    asleep = suspended and power_state == "D3cold"
+    data = b"" if asleep else root.data(path + "/config") or b""
     config = decode_config(data)
 
     def identity(known: Optional[int], name: str, absent: int) -> Optional[int]:
@@ -428,16 +526,18 @@ def read_device(root: Root, bdf: str) -> Optional[PciDevice]:
     # 64 bytes hold no capability: what sysfs prints is then all there is
     has_capabilities = len(data) >= 256
     link, aspm = config.link, config.aspm
-    if config.alive and not has_capabilities:
+    if config.alive and not has_capabilities and not asleep:
         link, aspm = _sysfs_link(root, path), _sysfs_aspm(root, path)
     irqs = tuple(sorted(int(name) for name in root.names(path + "/msi_irqs") if name.isdecimal()))
     msix = config.msix
     if msix is not None and msix.enabled:
         msix = msix._replace(granted_vectors=min(len(irqs), msix.capable_vectors))
-    power_state = root.text(path + "/power_state")
     numa_node = root.number(path + "/numa_node")
     local_cpus = root.text(path + "/local_cpulist")
     parent, controller, of_node = _place(root, path)
+    bars_lost = config.memory_enabled is False and config.no_addresses and config.vendor != 0xFFFF
+    bars_lost = bars_lost and _has_addresses(root, path)
+    is_root_port = config.port_type == "root port"
     return PciDevice(
         bdf=bdf,
         vendor=identity(config.vendor, "vendor", 0xFFFF),
@@ -464,11 +564,24 @@ def read_device(root: Root, bdf: str) -> Optional[PciDevice]:
         legacy_irq=root.number(path + "/irq") or None,
         numa_node=numa_node if numa_node is not None and numa_node >= 0 else None,
         local_cpus=parse_list(local_cpus) if local_cpus is not None else None,
-        alive=config.alive,
+        alive=config.alive and not bars_lost,
         config_bytes=len(data),
         power_state=power_state if power_state not in ("unknown", "error") else None,
         correctable_status=config.correctable_status,
         uncorrectable_status=config.uncorrectable_status,
+        memory_enabled=config.memory_enabled,
+        bars_lost=bars_lost,
+        suspended=suspended,
+        secondary_bus=config.secondary_bus,
+        subordinate_bus=config.subordinate_bus,
+        link_active=config.link_active,
+        target_gt_s=config.target_gt_s,
+        slot=config.slot,
+        l1_exit_us=config.l1_exit_us,
+        l1_acceptable_us=config.l1_acceptable_us,
+        tunnel=config.tunnel or root.text(path + "/removable") == "removable",
+        board_width=_board_width(root, of_node) if is_root_port else None,
+        port_errors=_read_port_errors(root, path) if is_root_port else None,
     )
 
 

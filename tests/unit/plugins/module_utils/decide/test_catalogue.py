@@ -15,6 +15,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue im
     CardKind,
     cards,
     kind_of,
+    relatives,
     resolve,
     to_data,
 )
@@ -143,7 +144,108 @@ class TestEntries:
         assert str(caught.value) == "devices, entry 1: %s %r is no list of names" % (field, names)
 
 
-identities = st.integers(0, 0xFFFF)
+class TestClass:
+    MINE = CardKind("mine", *hosts.AXERA, class_code="0b40")
+
+    @pytest.mark.parametrize(
+        ("beginning", "expected"),
+        [("04", "mine"), ("0400", "mine"), ("040000", "mine"), ("00", None), ("0401", None), ("040001", None)],
+    )
+    def test_beginning(self, beginning: str, expected: Any) -> None:
+        assert name_of((self.MINE._replace(class_code=beginning),), class_code=0x040000) == expected
+
+    def test_two_functions_of_one_identity(self) -> None:
+        """What the class is for: a chip whose functions share vendor and device."""
+        two = [hosts.card("0000:c6:00.%d" % number, class_code=code) for number, code in enumerate((0x130000, 0x0B4000))]
+        assert [found.bdf for found in cards(two, (self.MINE,))] == ["0000:c6:00.1"]
+
+    def test_not_known(self) -> None:
+        assert name_of((self.MINE,), class_code=None) is None
+
+    @pytest.mark.parametrize(
+        ("given", "kept"), [("0b40", "0b40"), ("0x0B4000", "0b4000"), ("12", "12"), (1200, "1200"), (None, None)]
+    )
+    def test_entry(self, given: Any, kept: Any) -> None:
+        kind = resolve([{"vendor": "1f4b", "device": "0650", "class_code": given}])[0]
+        assert kind.class_code == kept
+
+    @pytest.mark.parametrize("bad", ["", "b40", "0b4", "0b40000", "xx", 256, True, "0b4000ff", " 0b40"])
+    def test_no_class(self, bad: Any) -> None:
+        """256 is what YAML makes of an unquoted 0400."""
+        with pytest.raises(WishError) as caught:
+            resolve([{"vendor": "1f4b", "device": "0650", "class_code": bad}])
+        assert str(caught.value) == (
+            "devices, entry 1: class_code %r is no PCI class; write its first two, four or six hexadecimal digits in "
+            'quotes, such as "0b40"' % (bad,)
+        )
+
+    @pytest.mark.parametrize("entry", [{"class_code": "0b40"}, {"class_code": "0b40", "vendor": "1e60"}])
+    def test_is_no_identity(self, entry: Any) -> None:
+        with pytest.raises(WishError) as caught:
+            resolve([entry])
+        assert str(caught.value) == "devices, entry 1: a class is no identity; name the vendor and the device, too"
+
+
+class TestMistakes:
+    @staticmethod
+    def told(*entries: Any) -> str:
+        with pytest.raises(WishError) as caught:
+            resolve(entries)
+        return str(caught.value)
+
+    def test_changed_places(self) -> None:
+        assert self.told({"vendor": "0650", "device": "1f4b"}) == (
+            "devices, entry 1: vendor 0650 and device 1f4b have changed places"
+        )
+
+    @pytest.mark.parametrize(("vendor", "device"), [("ffff", "0650"), ("1f4b", "ffff"), ("0000", "0650")])
+    def test_nothing_there(self, vendor: str, device: str) -> None:
+        assert self.told({"vendor": vendor, "device": device}) == (
+            "devices, entry 1: %s:%s is what a slot with no device reads as" % (vendor, device)
+        )
+
+    def test_twice(self) -> None:
+        entry = {"vendor": "1f4b", "device": "0650", "drivers": ["a"]}
+        other = dict(entry, subsystem_device="0001")
+        again = dict(entry, device="0x0650", drivers=["b"])
+        assert self.told(entry, other, again) == (
+            "devices, entry 3: it has the identity of entry 1; make one of them"
+        )
+
+    def test_internal(self) -> None:
+        assert resolve([{"vendor": "1f4b", "device": "0001", "internal": True}])[0].internal
+        assert self.told({"vendor": "1f4b", "device": "0001", "internal": "maybe"}) == (
+            "devices, entry 1: internal 'maybe' is neither true nor false"
+        )
+
+
+class TestRelatives:
+    @pytest.mark.parametrize(
+        ("vendor", "device", "class_code", "maker"),
+        [
+            (0x1F4B, 0x0651, 0x040000, "Axera"),
+            (0x1F4B, 0x8861, 0x120000, "Axera"),
+            (0x1E60, 0x1234, 0x0B4000, "Hailo"),
+            (0x1F4B, 0x0650, 0x040000, None),  # in the catalogue
+            (0x1F4B, 0x8860, 0x120000, None),
+            (0x1F4B, 0x0651, 0x060400, None),  # a bridge
+            (0x1F4B, 0x0651, 0x130000, None),  # a dummy function
+            (0x1F4B, 0x0651, None, None),
+            (0x1022, 0x150D, 0x118000, None),  # makes other things, too
+            (None, None, 0x040000, None),
+        ],
+    )
+    def test_relatives(self, vendor: Any, device: Any, class_code: Any, maker: Any) -> None:
+        one = hosts.card(vendor=vendor, device=device, class_code=class_code)
+        assert relatives([one], BUILT_IN) == ([] if maker is None else [(maker, one)])
+        assert cards([one], BUILT_IN) == ([one] if device in (0x0650, 0x8860) else [])
+
+    def test_named_by_the_user(self) -> None:
+        one = hosts.card(device=0x0651)
+        assert relatives([one], resolve([{"vendor": "1f4b", "device": "0651"}])) == []
+
+
+identities = st.integers(1, 0xFFFE)
 names = st.lists(st.from_regex(r"[A-Za-z0-9_.-]+", fullmatch=True), max_size=3).map(tuple)
 kinds = st.builds(
     CardKind,
@@ -154,11 +256,13 @@ kinds = st.builds(
     subsystem_device=st.none() | identities,
     drivers=names,
     modules=names,
+    class_code=st.none() | st.from_regex("([0-9a-f]{2}){1,3}", fullmatch=True),
+    internal=st.booleans(),
 )
 
 
 @hosts.STEADY
-@given(st.lists(kinds, max_size=4))
+@given(st.lists(kinds, max_size=4, unique_by=lambda kind: kind.identity))
 def test_round_trip(mine: Any) -> None:
     """What is kept on the box means there what it meant to the module."""
     wanted = resolve(to_data(mine))
@@ -167,4 +271,4 @@ def test_round_trip(mine: Any) -> None:
 
 
 def test_built_in_identities_are_distinct() -> None:
-    assert len({kind[1:5] for kind in BUILT_IN}) == len(BUILT_IN)
+    assert len({kind.identity for kind in BUILT_IN}) == len(BUILT_IN)
