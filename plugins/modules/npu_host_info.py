@@ -65,9 +65,25 @@ report:
       elements: dict
       sample:
         - bdf: "0003:31:00.0"
+          bandwidth_mb_s:
+            read: 410.3
+            write: 453.7
           interrupts:
             - irq: 38
               effective: "4"
+    empty_slots:
+      description: Ports with nothing behind them, as M(edgenpu.tuning.pcie_info) returns them.
+      type: list
+      elements: dict
+      sample:
+        - bdf: "0002:20:00.0"
+          capable_gt_s: 8.0
+          capable_width: 1
+    needs_rescan:
+      description: Ports whose link is up and behind which no device is known.
+      type: list
+      elements: dict
+      sample: []
     policies:
       description: cpufreq policies.
       type: list

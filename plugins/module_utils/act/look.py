@@ -14,7 +14,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import read_policies
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host, read_uptime
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import read_interrupts, read_thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
@@ -40,4 +40,5 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         # EBUSY is an answer: all CPUs of that cpufreq policy are offline.
         tuple(sorted({(path, code) for path, code in root.unread if code != "EBUSY"})),
         tuple((irq, thread) for irq, thread in threads if thread is not None),
+        uptime_s=read_uptime(root),
     )

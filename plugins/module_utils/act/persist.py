@@ -53,6 +53,7 @@ AGENT_MODULES = (
     "decide.clocks",
     "decide.describe",
     "decide.findings",
+    "decide.pcie_findings",
     "decide.shapes",
     "decide.steering",
     "decide.topology",

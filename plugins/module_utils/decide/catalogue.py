@@ -89,7 +89,7 @@ def _class_code(entry: Dict[str, Any], where: str) -> Optional[str]:
     match = _CLASS.fullmatch(str(text))
     if match is None:
         raise WishError(
-            '%s: class_code %r is no PCI class; write its first two, four or six hexadecimal digits in quotes, such as '
+            "%s: class_code %r is no PCI class; write its first two, four or six hexadecimal digits in quotes, such as "
             '"0b40"' % (where, text)
         )
     return match.group(1).lower()

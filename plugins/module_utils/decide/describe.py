@@ -6,17 +6,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, kind_of
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Finding
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import (
+    CardPath,
+    Rate,
+    is_internal,
+    judge_link,
+    open_ports,
+    survey,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import tiers
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, path_to_root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, climb
 
 SCHEMA = 1  # of the report
 
@@ -41,8 +48,13 @@ def _hex(number: Optional[int], digits: int) -> Optional[str]:
     return None if number is None else "%0*x" % (digits, number)
 
 
-def pci_device(device: PciDevice, devices: Sequence[PciDevice], catalogue: Sequence[CardKind]) -> Dict[str, Any]:
-    """Return a PCI device as data: identities in hexadecimal, speeds in GT/s, sizes in bytes."""
+def pci_device(
+    device: PciDevice, by_bdf: Mapping[str, PciDevice], catalogue: Sequence[CardKind], way: Optional[CardPath] = None
+) -> Dict[str, Any]:
+    """Return a PCI device as data: identities in hexadecimal, speeds in GT/s, sizes in bytes.
+
+    WAY is that of an NPU card.
+    """
     data: Dict[str, Any] = plain(device)
     for name, digits in (
         ("vendor", 4),
@@ -55,9 +67,30 @@ def pci_device(device: PciDevice, devices: Sequence[PciDevice], catalogue: Seque
     kind = kind_of(device, catalogue)
     data["npu"] = None if kind is None else kind.name
     data["local_cpus"] = cpu_list(device.local_cpus)
-    data["path"] = [hop.bdf for hop in path_to_root(devices, device.bdf)]
-    data["link_verdict"] = plain(judge_link(device, devices))
+    data["path"] = [hop.bdf for hop in climb(by_bdf, device.bdf)]
+    internal = is_internal(device, kind)
+    data["link_verdict"] = None if internal else plain(judge_link(device, by_bdf.get(device.parent or "")))
+    if way is not None:
+        data["internal"] = internal
+        data["hops"] = plain(way.hops)
+        data["bottleneck"] = way.bottleneck
+        data["shared_with"] = list(way.shared_with)
+        data["bandwidth_mb_s"] = _rate(way.bandwidth)
+        data["share_mb_s"] = _rate(way.share)
     return data
+
+
+def _rate(rate: Optional[Rate]) -> Optional[Dict[str, float]]:
+    return None if rate is None else {"read": round(rate.read, 1), "write": round(rate.write, 1)}
+
+
+def open_places(devices: Sequence[PciDevice]) -> Dict[str, Any]:
+    """Return the ports with nothing known behind them, as data."""
+    ports = open_ports(devices)
+    return {
+        "empty_slots": [plain(port) for port in ports if not port.has_link],
+        "needs_rescan": [plain(port) for port in ports if port.has_link],
+    }
 
 
 def interrupt(value: Interrupt) -> Dict[str, Any]:
@@ -82,9 +115,11 @@ def report(snapshot: Snapshot) -> Dict[str, Any]:
     """Return the whole report on a host."""
     found = findings(snapshot)
     threads = dict(snapshot.threads)
+    by_bdf = {device.bdf: device for device in snapshot.devices}
+    ways = survey(snapshot.devices, snapshot.catalogue)
     cards: List[Dict[str, Any]] = []
     for card in snapshot.cards:
-        data = pci_device(card, snapshot.devices, snapshot.catalogue)
+        data = pci_device(card, by_bdf, snapshot.catalogue, ways.get(card.bdf))
         data["interrupts"] = [
             dict(interrupt(snapshot.interrupts[irq]), thread=thread(threads.get(irq)))
             for irq in vectors(card)
@@ -97,6 +132,7 @@ def report(snapshot: Snapshot) -> Dict[str, Any]:
         "host": plain(snapshot.host),
         "tiers": [dict(plain(tier), cpus=format_list(tier.cpus)) for tier in tiers(snapshot.cpus)],
         "cards": cards,
+        **open_places(snapshot.devices),
         "policies": [
             dict(plain(policy), cpus=format_list(policy.cpus), affected=format_list(policy.affected))
             for policy in snapshot.policies

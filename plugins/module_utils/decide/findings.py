@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, steering
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards, kind_of
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import KEEP
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.pcie_findings import pcie_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
     INFO,
@@ -22,14 +23,13 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
     Finding,
     worst,
 )
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import judge_link
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list, parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu, tiers
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, bandwidth_mb_s
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice
 
 OWN_POLICY = "/usr/lib/edgenpu-tuning/irqbalance.d"  # what we hand to irqbalance's --policyscript
 
@@ -38,7 +38,7 @@ class Snapshot(NamedTuple):
     """A host at one moment.
 
     WISHES: what is kept on the host, by role. UNREAD: (path, errno name) of what could not be read.
-    THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards.
+    THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards. UPTIME_S: seconds since boot.
     """
 
     host: Host
@@ -51,6 +51,7 @@ class Snapshot(NamedTuple):
     wishes: Mapping[str, Mapping[str, Any]]
     unread: Tuple[Tuple[str, str], ...] = ()
     threads: Tuple[Tuple[int, Thread], ...] = ()
+    uptime_s: Optional[float] = None
 
     @property
     def cards(self) -> List[PciDevice]:
@@ -62,106 +63,6 @@ def _fast_cpus(cpus: Sequence[Cpu]) -> Optional[Tuple[int, ...]]:
     """Return the CPUs of the fastest tier; None where all are equal."""
     ranking = tiers(cpus)
     return ranking[-1].cpus if len(ranking) > 1 else None
-
-
-def _presence(snapshot: Snapshot, card: PciDevice, kind: CardKind) -> Optional[Finding]:
-    sysfs = "/sys/bus/pci/devices/" + card.bdf
-    if not card.alive:
-        return Finding(
-            "card_dead",
-            CRITICAL,
-            "%s at %s is dead: its configuration space reads all ones" % (kind.name, card.bdf),
-            {sysfs + "/config": "ff ff ff ff"},
-            "Power the host off and on again (a reboot leaves the card powered); check cooling; disable sleep.",
-            None,
-        )
-    if card.driver is None:
-        return Finding(
-            "card_unbound",
-            WARNING,
-            "%s at %s has no driver, so it has no interrupt to place" % (kind.name, card.bdf),
-            {sysfs + "/driver": None},
-            "Install and load the card's driver; the interrupt is placed as soon as it binds.",
-            None,
-        )
-    if kind.drivers and card.driver not in kind.drivers:
-        return Finding(
-            "card_wrong_driver",
-            WARNING,
-            "%s at %s is held by %s instead of %s" % (kind.name, card.bdf, card.driver, " or ".join(kind.drivers)),
-            {sysfs + "/driver": card.driver},
-            "Unbind it from %s (a virtual machine may be using it) and bind %s." % (card.driver, kind.drivers[0]),
-            None,
-        )
-    return None
-
-
-def _link(snapshot: Snapshot, card: PciDevice) -> Optional[Finding]:
-    verdict = judge_link(card, snapshot.devices)
-    if verdict is None:
-        return Finding(
-            "link_unknown",
-            INFO,
-            "the link of %s could not be read" % card.bdf,
-            {"/sys/bus/pci/devices/%s/config" % card.bdf: "%d bytes readable" % card.config_bytes},
-            "Run as root: the kernel shows others only the first 64 bytes of the configuration space.",
-            None,
-        )
-    evidence = {
-        "negotiated": "%g GT/s x%d" % (verdict.negotiated_gt_s, verdict.negotiated_width),
-        "possible": "%g GT/s x%d" % (verdict.possible_gt_s, verdict.possible_width),
-        "port": card.parent,
-    }
-    if verdict.degraded:
-        return Finding(
-            "link_degraded",
-            WARNING,
-            "the link of %s runs at %s, below what card and slot can do" % (card.bdf, evidence["negotiated"]),
-            evidence,
-            "Power off, reseat the card, clean the slot, try another slot or cable: %s." % verdict.limit,
-            None,
-        )
-    band = bandwidth_mb_s(verdict.negotiated_gt_s, verdict.negotiated_width, card.mps_bytes or 128)
-    return Finding(
-        "link_at_limit",
-        INFO,
-        "the link of %s runs at %s (about %.0f MB/s read, %.0f MB/s write), the most it can: %s"
-        % (card.bdf, evidence["negotiated"], band.read_mb_s, band.write_mb_s, verdict.limit),
-        evidence,
-        "Nothing to be done in software.",
-        None,
-    )
-
-
-def _requests(card: PciDevice) -> Optional[Finding]:
-    """MRRS of an AXCL card: its driver assumes 512 (128 and 256 were seen to crash it, 4096 to cost 30 %)."""
-    if card.vendor != 0x1F4B or card.mrrs_bytes in (None, 512):
-        return None
-    return Finding(
-        "mrrs_unusual",
-        CRITICAL if card.mrrs_bytes in (128, 256) else WARNING,
-        "%s has a maximum read request size of %s bytes; its driver assumes 512" % (card.bdf, card.mrrs_bytes),
-        {"/sys/bus/pci/devices/%s/config" % card.bdf: "MRRS %s" % card.mrrs_bytes},
-        "Remove whatever sets it (a setpci line, pci=pcie_bus_perf on the kernel's command line) and reboot.",
-        None,
-    )
-
-
-def _errors(card: PciDevice) -> Optional[Finding]:
-    if card.aer is None:
-        return None
-    serious = {name: count for part in (card.aer.nonfatal, card.aer.fatal) for name, count in part.items() if count}
-    mild = {name: count for name, count in card.aer.correctable.items() if count}
-    if not serious and not mild:
-        return None
-    return Finding(
-        "link_errors",
-        WARNING if serious else INFO,
-        "%s has reported %s PCIe errors since boot" % (card.bdf, "uncorrectable" if serious else "corrected"),
-        {"/sys/bus/pci/devices/%s/aer_dev_*" % card.bdf: dict(mild, **serious)},
-        "Watch whether the counts grow; if so, reseat the card and check its power supply and cooling.",
-        None,
-    )
 
 
 def _unsteerable(
@@ -374,18 +275,9 @@ def findings(snapshot: Snapshot) -> List[Finding]:
     """Return all findings on a host, gravest first."""
     found: List[Optional[Finding]] = []
     fast = _fast_cpus(snapshot.cpus)
-    if not snapshot.cards:
-        summary = "no NPU card of the catalogue among %d PCI devices" % len(snapshot.devices)
-        remedy = "Seat the card, check its power; if it is another make, add its identity to edgenpu_devices."
-        found.append(
-            Finding("card_missing", WARNING, summary, {"/sys/bus/pci/devices": len(snapshot.devices)}, remedy, None)
-        )
+    found += pcie_findings(snapshot.devices, snapshot.catalogue, snapshot.uptime_s)
     for card in snapshot.cards:
-        kind = kind_of(card, snapshot.catalogue)
-        trouble = _presence(snapshot, card, kind) if kind is not None else None
-        found.append(trouble)
         if card.alive:
-            found += [_link(snapshot, card), _requests(card), _errors(card)]
             found += _interrupts(snapshot, card, fast)
             found.append(_shared(snapshot, card))
     if snapshot.cards:

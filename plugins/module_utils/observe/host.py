@@ -198,6 +198,14 @@ def _machine(root: Root) -> Optional[str]:
     return None
 
 
+def read_uptime(root: Root) -> Optional[float]:
+    """Return the seconds since boot."""
+    try:
+        return float((root.text("/proc/uptime") or "").split()[0])
+    except (IndexError, ValueError):
+        return None
+
+
 def read_host(root: Root) -> Host:
     """Return what is known of the machine; its host name is not read."""
     container = _container(root)

@@ -11,7 +11,7 @@ include/uapi/linux/pci_regs.h. "Not known" is None throughout: a register with a
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -591,15 +591,19 @@ def read_devices(root: Root) -> tuple[PciDevice, ...]:
     return tuple(device for device in found if device is not None)
 
 
-def path_to_root(devices: Iterable[PciDevice], bdf: str) -> tuple[PciDevice, ...]:
+def climb(by_bdf: Mapping[str, PciDevice], bdf: str) -> tuple[PciDevice, ...]:
     """Return the devices from BDF up to its root port, in that order; () if BDF is not among them."""
-    by_bdf = {device.bdf: device for device in devices}
     chain: Dict[str, PciDevice] = {}
     at: Optional[str] = bdf
     while at is not None and at in by_bdf and at not in chain:
         chain[at] = by_bdf[at]
         at = by_bdf[at].parent
     return tuple(chain.values())
+
+
+def path_to_root(devices: Iterable[PciDevice], bdf: str) -> tuple[PciDevice, ...]:
+    """Return what `climb` does, from a list of devices."""
+    return climb({device.bdf: device for device in devices}, bdf)
 
 
 def interrupts_of(devices: Sequence[PciDevice]) -> Dict[int, str]:

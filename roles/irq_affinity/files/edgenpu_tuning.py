@@ -231,6 +231,14 @@ def status(options: List[str]) -> int:
         print("card       %s %s, driver %s" % (card["npu"], card["bdf"], card["driver"] or "none"))
         if limit is not None:
             print("link       %g GT/s x%d: %s" % (link["negotiated_gt_s"], link["negotiated_width"], limit["limit"]))
+        elif card["internal"] or card["hops"]:
+            print("link       %s" % ("none: part of the processor" if card["internal"] else card["hops"][0]["limit"]))
+        share = card["share_mb_s"]
+        if share is not None and card["shared_with"]:
+            print(
+                "           %.0f MB/s read while all cards work, %.0f alone; shared with %s"
+                % (share["read"], card["bandwidth_mb_s"]["read"], ", ".join(card["shared_with"]))
+            )
         for line in card["interrupts"]:
             print(
                 "interrupt  %d on CPU %s (allowed: %s)"

@@ -25,6 +25,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue im
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
 PATH = pathlib.Path(__file__).parents[3] / "roles" / "irq_affinity" / "files" / "edgenpu_tuning.py"
@@ -116,6 +117,29 @@ class TestUsage:
 
 
 class TestStatus:
+    def test_cards_that_share(self, command: Command, board: hosts.Board) -> None:
+        pcie_trees.eight_cards(board.tree, (3, 1))
+        lines = command("status").lines
+        [line] = [at for at, line in enumerate(lines) if line.startswith("card       Axera AX650N 0000:0e:00.0")]
+        assert lines[line + 2] == (
+            "           101 MB/s read while all cards work, 410 alone; shared with 0000:03:00.0, 0000:04:00.0, "
+            "0000:05:00.0, 0000:09:00.0, 0000:0a:00.0, 0000:0b:00.0, 0000:0d:00.0"
+        )
+
+    def test_processor_s_own_npu(self, command: Command, board: hosts.Board) -> None:
+        pcie_trees.strix(board.tree)
+        lines = command("status").lines
+        assert "card       AMD XDNA 2 (Strix) 0000:c6:00.1, driver amdxdna" in lines
+        assert "link       none: part of the processor" in lines
+
+    def test_why_a_link_is_not_judged(self, command: Command, board: hosts.Board) -> None:
+        path = board.tree.pci("pci0000:00/0000:00:05.0", pcie_trees.card())
+        pcie_trees.driver(board.tree, path, "ax_pcie_dev_host")
+        assert (
+            "link       no port stands above it: it was handed to this virtual machine, or is behind a bridge"
+            in command("status").lines
+        )
+
     def test_fresh(self, command: Command, board: hosts.Board) -> None:
         said = command("status")
         assert (said.status, said.err) == (0, "")

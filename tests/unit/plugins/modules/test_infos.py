@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.modules import npu_host_info, pcie_info
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.modules.running import Modules
 
 
@@ -31,6 +34,9 @@ def test_topology(modules: Modules, board: hosts.Board, check: bool) -> None:
     assert [device["bdf"] for device in data["devices"]] == ["0003:30:00.0", hosts.BDF]
     assert data["devices"][1]["npu"] == "Axera AX650N"
     assert data["devices"][1]["link_verdict"]["limit"] == "the card sets 5 GT/s, the slot sets x1"
+    assert data["devices"][1]["bandwidth_mb_s"] == {"read": 410.3, "write": 453.7}
+    assert "hops" not in data["devices"][0], "that is told of NPU cards"
+    assert (data["empty_slots"], data["needs_rescan"]) == ([], [])
 
 
 def test_cards_and_the_bridges_above_them(modules: Modules, board: hosts.Board) -> None:
@@ -39,6 +45,16 @@ def test_cards_and_the_bridges_above_them(modules: Modules, board: hosts.Board) 
     cards = modules.run(pcie_info, root=str(board.tree.path), npu_only=True).data["devices"]
     assert len(everything) == 3
     assert [device["bdf"] for device in cards] == ["0003:30:00.0", hosts.BDF]
+
+
+def test_eight_cards_and_four_empty_slots(modules: Modules, tmp_path: pathlib.Path) -> None:
+    tree = Tree(tmp_path / "eight")
+    pcie_trees.eight_cards(tree)
+    data = modules.run(pcie_info, root=str(tree.path), npu_only=True).data
+    cards = [device for device in data["devices"] if device["npu"]]
+    assert (len(cards), len(data["devices"])) == (8, 8 + 8 + 2)
+    assert {len(card["hops"]) for card in cards} == {2}
+    assert [slot["slot_number"] for slot in data["empty_slots"]] == [4, 6, 7, 12]
 
 
 def test_files_that_could_not_be_read(modules: Modules, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,7 +156,8 @@ class TestClass:
 
     def test_two_functions_of_one_identity(self) -> None:
         """What the class is for: a chip whose functions share vendor and device."""
-        two = [hosts.card("0000:c6:00.%d" % number, class_code=code) for number, code in enumerate((0x130000, 0x0B4000))]
+        codes = (0x130000, 0x0B4000)
+        two = [hosts.card("0000:c6:00.%d" % number, class_code=code) for number, code in enumerate(codes)]
         assert [found.bdf for found in cards(two, (self.MINE,))] == ["0000:c6:00.1"]
 
     def test_not_known(self) -> None:
@@ -208,9 +209,12 @@ class TestMistakes:
         entry = {"vendor": "1f4b", "device": "0650", "drivers": ["a"]}
         other = dict(entry, subsystem_device="0001")
         again = dict(entry, device="0x0650", drivers=["b"])
-        assert self.told(entry, other, again) == (
-            "devices, entry 3: it has the identity of entry 1; make one of them"
-        )
+        assert self.told(entry, other, again) == ("devices, entry 3: it has the identity of entry 1; make one of them")
+
+    def test_same_but_for_the_class(self) -> None:
+        entry = {"vendor": "1f4b", "device": "0650"}
+        kinds = resolve([dict(entry, class_code="12"), dict(entry, class_code="04")])
+        assert [kind.class_code for kind in kinds[:3]] == ["12", "04", None]
 
     def test_internal(self) -> None:
         assert resolve([{"vendor": "1f4b", "device": "0001", "internal": True}])[0].internal

@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 from typing import Any, Dict
 
+import pytest
+
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import describe
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Link
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
 
@@ -39,6 +42,16 @@ def test_cm3588(tree: Tree) -> None:
     assert card["path"] == [hosts.BDF, "0003:30:00.0"]
     assert card["link_verdict"]["limit"] == "the card sets 5 GT/s, the slot sets x1"
     assert card["driver"] == "ax_pcie_dev_host"
+    [hop] = card["hops"]
+    assert (hop["lower"], hop["upper"], hop["state"], hop["limited_by"]) == (
+        hosts.BDF,
+        "0003:30:00.0",
+        "full",
+        ["card", "slot"],
+    )
+    assert card["bandwidth_mb_s"] == card["share_mb_s"] == {"read": 410.3, "write": 453.7}
+    assert (card["bottleneck"], card["shared_with"], card["internal"]) == (hosts.BDF, [], False)
+    assert (data["empty_slots"], data["needs_rescan"]) == ([], [])
     [interrupt] = card["interrupts"]
     assert (interrupt["irq"], interrupt["affinity"], interrupt["effective"]) == (38, "0-7", "0")
     assert [(policy["name"], policy["cpus"], policy["affected"]) for policy in data["policies"]] == [
@@ -102,9 +115,47 @@ def test_plain() -> None:
     }
 
 
+def test_eight_cards(tree: Tree) -> None:
+    pcie_trees.eight_cards(tree, (3, 1))
+    data = report(tree)
+    assert len(data["cards"]) == 8
+    for card in data["cards"]:
+        assert card["share_mb_s"] == {"read": 101.0, "write": pytest.approx(111.7, abs=0.1)}
+        assert len(card["shared_with"]) == 7
+        assert [hop["lower"] for hop in card["hops"]] == [card["bdf"], "0000:01:00.0"]
+    assert [port["bdf"] for port in data["empty_slots"]] == [
+        "0000:02:04.0",
+        "0000:02:06.0",
+        "0000:02:07.0",
+        "0000:02:0c.0",
+    ]
+
+
+def test_port_that_needs_a_rescan(tree: Tree) -> None:
+    tree.pci("pci0000:00/0000:00:1c.0", pcie_trees.bridge(4, (3, 4), (2, 1), slot=(7, True), active=True))
+    data = report(tree)
+    assert (data["empty_slots"], [port["bdf"] for port in data["needs_rescan"]]) == ([], ["0000:00:1c.0"])
+    assert [finding["id"] for finding in data["findings"]] == ["card_missing", "port_needs_rescan"]
+
+
+def test_processor_s_own_npu(tree: Tree) -> None:
+    pcie_trees.strix(tree)
+    [card] = report(tree)["cards"]
+    assert (card["bdf"], card["internal"], card["hops"], card["link_verdict"]) == ("0000:c6:00.1", True, [], None)
+    assert (card["bandwidth_mb_s"], card["share_mb_s"], card["bottleneck"]) == (None, None, None)
+
+
+def test_errors_by_the_hour(tree: Tree) -> None:
+    board = hosts.Board(tree)
+    board.tree.file("/sys/devices/%s/%s/aer_dev_correctable" % (hosts.SLOT, hosts.BDF), "RxErr 3\nTOTAL_ERR_COR 3\n")
+    board.tree.file("/proc/uptime", "7200.50 50000.00\n")
+    [told] = [finding for finding in report(tree)["findings"] if finding["id"] == "link_errors"]
+    assert told["summary"].endswith("since boot: 3 corrected, 1.5 an hour")
+
+
 def test_unknown_identities_stay_unknown() -> None:
     nobody = hosts.card(vendor=None, device=None, subsystem_vendor=None, class_code=None, local_cpus=None, parent=None)
-    data = describe.pci_device(nobody, [nobody], BUILT_IN)
+    data = describe.pci_device(nobody, {nobody.bdf: nobody}, BUILT_IN)
     assert {data[name] for name in ("vendor", "device", "subsystem_vendor", "class_code", "npu", "local_cpus")} == {
         None
     }

@@ -120,7 +120,8 @@ def stuck(affinity: str, effective: str, counts: Dict[int, int]) -> Interrupt:
 
 
 HELD = (policy(0, range(4)), policy(4, (4, 5)), policy(6, (6, 7)))
-AER = "/sys/bus/pci/devices/%s/aer_dev_*" % hosts.BDF
+AER = SYSFS + "/aer_dev_"
+PORT = "/sys/bus/pci/devices/0003:30:00.0/config"
 CASES = [
     Case(
         "card_missing",
@@ -163,7 +164,7 @@ CASES = [
         WARNING,
         lambda: tuned(hosts.card(link=Link(5.0, 2, 2.5, 1))),
         "the link of 0003:31:00.0 runs at 2.5 GT/s x1, below what card and slot can do",
-        {"negotiated": "2.5 GT/s x1", "possible": "5 GT/s x1", "port": "0003:30:00.0"},
+        {SYSFS + "/config": "can 5 GT/s x2, negotiated 2.5 GT/s x1", PORT: "can 8 GT/s x1"},
     ),
     Case(
         "mrrs_unusual",
@@ -184,21 +185,21 @@ CASES = [
         INFO,
         lambda: tuned(counted(correctable=3)),
         "0003:31:00.0 has reported corrected PCIe errors since boot",
-        {AER: {"BadTLP": 3}},
+        {AER + "correctable": {"BadTLP": 3}},
     ),
     Case(
         "link_errors",
         WARNING,
         lambda: tuned(counted(correctable=3, nonfatal=1)),
         "0003:31:00.0 has reported uncorrectable PCIe errors since boot",
-        {AER: {"BadTLP": 3, "CmpltTO": 1}},
+        {AER + "correctable": {"BadTLP": 3}, AER + "nonfatal": {"CmpltTO": 1}},
     ),
     Case(
         "link_errors",
         WARNING,
         lambda: tuned(counted(fatal=1)),
         "0003:31:00.0 has reported uncorrectable PCIe errors since boot",
-        {AER: {"DLP": 1}},
+        {AER + "fatal": {"DLP": 1}},
     ),
     Case(
         "interrupt_on_slow_core",
@@ -353,7 +354,10 @@ class TestLink:
             "the link of 0003:31:00.0 runs at 5 GT/s x1 (about 410 MB/s read, 454 MB/s write), the most it can: "
             "the card sets 5 GT/s, the slot sets x1"
         )
-        assert finding.evidence == {"negotiated": "5 GT/s x1", "possible": "5 GT/s x1", "port": "0003:30:00.0"}
+        assert finding.evidence == {
+            SYSFS + "/config": "can 5 GT/s x2, negotiated 5 GT/s x1",
+            PORT: "can 8 GT/s x1",
+        }
 
     def test_payload_not_known(self) -> None:
         assert "410 MB/s" in found(tuned(hosts.card(mps_bytes=None)))["link_at_limit"].summary

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import pci
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Aer, Aspm, Link, Msi
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.pcie_trees import bridge, eight_cards
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import (
     Tree,
     config_space,
@@ -400,21 +403,145 @@ class TestRead:
         assert pci.read_devices(tree.root)[0].aer == Aer({"RxErr": 3, "BadTLP": 0}, {}, {"DLP": 1})
 
 
-def eight_cards(tree: Tree) -> dict[int, int]:
-    """Make the PC with eight cards behind one switch; return the port (device) above each card's bus."""
-    above = {3: 0x00, 4: 0x02, 5: 0x03, 9: 0x08, 0x0A: 0x0A, 0x0B: 0x0B, 0x0D: 0x0E, 0x0E: 0x0F}
-    upstream = "pci0000:00/0000:00:01.0/0000:01:00.0"
-    tree.pci("pci0000:00/0000:00:00.0", config_space((0x8086, 1), 0x060000))
-    root_port = config_space((0x8086, 0x1901), BRIDGE, [pcie(4, (3, 16), (3, 8))], header_type=1)
-    tree.pci("pci0000:00/0000:00:01.0", root_port)
-    tree.pci(upstream, config_space((0x1B21, 0x2824), BRIDGE, [pcie(5, (3, 8), (3, 8))], header_type=1))
-    for port in (0x00, 0x02, 0x03, 0x04, 0x06, 0x07, 0x08, 0x0A, 0x0B, 0x0C, 0x0E, 0x0F):
-        width = 1 if port in above.values() else 0
-        data = config_space((0x1B21, 0x2824), BRIDGE, [pcie(6, (3, 4), (2, width))], header_type=1)
-        tree.pci("%s/0000:02:%02x.0" % (upstream, port), data)
-    for bus, port in above.items():
-        tree.pci("%s/0000:02:%02x.0/0000:%02x:00.0" % (upstream, port, bus), AX650N)
-    return above
+class TestPorts:
+    def test_slot(self) -> None:
+        config = pci.decode_config(bridge(4, (3, 4), (1, 0), slot=(7, True)))
+        assert config.slot == pci.Slot(7, True, False)
+        assert pci.decode_config(bridge(4, (3, 4), (1, 0), slot=(7, False))).slot == pci.Slot(7, False, False)
+        assert pci.decode_config(bridge(4, (3, 4), (1, 0))).slot is None
+        assert pci.decode_config(bridge(5, (3, 4), (1, 0), slot=(7, True))).slot is None, "no slot is behind this end"
+
+    @pytest.mark.parametrize("active", [True, False, None])
+    def test_link_active(self, active: bool | None) -> None:
+        """The bit means something only where the port says that it keeps it."""
+        assert pci.decode_config(bridge(6, (3, 4), (2, 1), active=active)).link_active is active
+        data = bytearray(bridge(6, (3, 4), (2, 1)))
+        data[0x40 + 0x13] |= 0x20
+        assert pci.decode_config(bytes(data)).link_active is None
+
+    def test_target(self) -> None:
+        assert pci.decode_config(bridge(4, (3, 4), (2, 1), target=2)).target_gt_s == 5.0
+        assert pci.decode_config(bridge(4, (3, 4), (2, 1))).target_gt_s is None
+        assert pci.decode_config(bridge(5, (3, 4), (2, 1), target=2)).target_gt_s is None
+
+    def test_buses(self) -> None:
+        config = pci.decode_config(bridge(4, (3, 4), (2, 1), buses=(1, 14))[:64])
+        assert (config.secondary_bus, config.subordinate_bus) == (1, 14)
+        assert pci.decode_config(AX650N).secondary_bus is None
+
+    @pytest.mark.parametrize(("code", "expected"), [(0, 1), (4, 16), (6, 64), (7, 65)])
+    def test_time_to_leave_l1(self, code: int, expected: int) -> None:
+        number, body = pcie(0, (2, 1), (2, 1), aspm=(2, 0))
+        registers = bytearray(body)
+        registers[11] |= (code & 1) << 7
+        registers[12] |= code >> 1
+        data = pci.decode_config(config_space((1, 2), 0, [(number, bytes(registers))]))
+        assert data.l1_exit_us == expected
+
+    def test_times_of_an_ax650n(self) -> None:
+        """Latency L0s unlimited, L1 unlimited; ASPM not supported."""
+        config = pci.decode_config(AX650N)
+        assert (config.l1_exit_us, config.l1_acceptable_us) == (None, None)
+
+    def test_acceptable_time(self) -> None:
+        data = config_space((1, 2), 0, [pcie(0, (2, 1), (2, 1), payload=(6 << 9, 0))])
+        assert pci.decode_config(data).l1_acceptable_us == 64
+
+    def test_thunderbolt_controller(self) -> None:
+        head = struct.pack("<I", 0x1234 | 1 << 16 | 0x1C << 20)
+        ours = bridge(5, (1, 4), (1, 4), ids=(0x8086, 0x15D3), extended=[(0x000B, head)])
+        assert pci.decode_config(ours).tunnel
+        other = bridge(5, (1, 4), (1, 4), ids=(0x1022, 0x15D3), extended=[(0x000B, head)])
+        assert not pci.decode_config(other).tunnel
+        another = bridge(5, (1, 4), (1, 4), ids=(0x8086, 0x15D3), extended=[(0x000B, bytes(4))])
+        assert not pci.decode_config(another).tunnel
+
+    def test_removable(self, tree: Tree) -> None:
+        tree.pci("pci0000:00/0000:00:01.0", ENDPOINT, {"removable": "removable"})
+        tree.pci("pci0000:00/0000:00:02.0", ENDPOINT, {"removable": "fixed"})
+        assert [device.tunnel for device in pci.read_devices(tree.root)] == [True, False]
+
+    def test_errors_received_by_a_root_port(self, tree: Tree) -> None:
+        counts = {"aer_rootport_total_err_cor": "3", "aer_rootport_total_err_fatal": "0"}
+        tree.pci("pci0000:00/0000:00:01.0", bridge(4, (3, 4), (2, 1)), counts)
+        tree.pci("pci0000:00/0000:00:02.0", bridge(4, (3, 4), (2, 1)))
+        first, second = pci.read_devices(tree.root)
+        assert first.port_errors == {"aer_rootport_total_err_cor": 3, "aer_rootport_total_err_fatal": 0}
+        assert second.port_errors is None
+
+    @pytest.mark.parametrize(
+        ("raw", "width"), [(b"\0\0\0\1", 1), (b"\0\0\0\4", 4), (b"\0\0\0\0", None), (b"\1", None), (b"\1\0\0\0", None)]
+    )
+    def test_lanes_by_the_device_tree(self, tree: Tree, raw: bytes, width: int | None) -> None:
+        cm3588(tree)
+        tree.file("/sys/firmware/devicetree/base/pcie@fe180000/num-lanes", raw)
+        port, card = pci.read_devices(tree.root)
+        assert (port.board_width, card.board_width) == (width, None)
+
+
+class TestDroppedAndAsleep:
+    def test_dropped_card(self, tree: Tree) -> None:
+        """Mem-, BusMaster-, [virtual]: it answers, but was reset behind the kernel's back."""
+        pcie_trees.dropped_card(tree)
+        card = pci.read_device(tree.root, "0000:03:00.0")
+        assert card is not None
+        assert (card.alive, card.bars_lost, card.memory_enabled, card.legacy_irq) == (False, True, False, 87)
+        assert (card.vendor, card.device) == (0x1F4B, 0x0650)
+
+    def test_no_driver_has_switched_it_on_yet(self, tree: Tree) -> None:
+        """Memory off, and the addresses are there."""
+        data = bytearray(ENDPOINT)
+        data[0x13] = 0xE0
+        tree.pci("pci0000:00/0000:00:01.0", bytes(data), {"resource": "0xe0000000 0xe07fffff 0x40200"})
+        card = pci.read_devices(tree.root)[0]
+        assert (card.alive, card.bars_lost, card.memory_enabled) == (True, False, False)
+
+    def test_kernel_has_given_it_none(self, tree: Tree) -> None:
+        tree.pci("pci0000:00/0000:00:01.0", ENDPOINT, {"resource": "0x0000000000000000 0x0000000000000000 0x0"})
+        tree.pci("pci0000:00/0000:00:02.0", ENDPOINT)
+        assert [card.alive for card in pci.read_devices(tree.root)] == [True, True]
+
+    def test_kinds_of_addresses_are_no_address(self, tree: Tree) -> None:
+        """The low bits of a base address register say which kind it is, not where."""
+        data = bytearray(ENDPOINT)
+        data[0x10], data[0x20] = 0x08, 0x0C
+        tree.pci("pci0000:00/0000:00:01.0", bytes(data), {"resource": "0xe0000000 0xe07fffff 0x40200"})
+        assert pci.read_devices(tree.root)[0].bars_lost
+
+    def test_switched_on(self, tree: Tree) -> None:
+        data = bytearray(ENDPOINT)
+        data[4] = 2
+        tree.pci("pci0000:00/0000:00:01.0", bytes(data), {"resource": "0xe0000000 0xe07fffff 0x40200"})
+        assert pci.read_devices(tree.root)[0].alive
+
+    def test_virtual_function_has_no_registers_of_its_own(self, tree: Tree) -> None:
+        data = bytearray(ENDPOINT)
+        data[:4] = b"\xff" * 4
+        tree.pci("pci0000:00/0000:00:10.1", bytes(data), {"resource": "0xe0000000 0xe07fffff 0x40200"})
+        assert pci.read_devices(tree.root)[0].alive
+
+    def test_asleep_is_not_woken_up(self, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+        cold = {"power_state": "D3cold", "power/runtime_status": "suspended", "vendor": "0x1f4b", "device": "0x0650"}
+        tree.pci("pci0000:00/0000:00:01.0", b"\xff" * 256, dict(cold, current_link_width="1"))
+        monkeypatch.setattr(tree.root, "data", self.refusing(tree))
+        card = pci.read_devices(tree.root)[0]
+        assert (card.vendor, card.device, card.alive, card.suspended) == (0x1F4B, 0x0650, True, True)
+        assert (card.config_bytes, card.link) == (0, None)
+
+    @staticmethod
+    def refusing(tree: Tree) -> Callable[..., bytes | None]:
+        data = tree.root.data
+
+        def read(path: str, limit: int = -1) -> bytes | None:
+            assert not path.endswith(("/config", "_link_width", "_link_speed")), "this wakes it up"
+            return data(path, limit)
+
+        return read
+
+    @pytest.mark.parametrize("status", ["active", "unsupported", "error"])
+    def test_dead_card_says_d3cold_too(self, tree: Tree, status: str) -> None:
+        tree.pci("pci0000:00/0000:00:01.0", b"\xff" * 256, {"power_state": "D3cold", "power/runtime_status": status})
+        assert not pci.read_devices(tree.root)[0].alive
 
 
 class TestPath:

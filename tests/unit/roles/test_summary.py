@@ -1,0 +1,77 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the summary of the role diagnostics says of cards and their links."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any, List
+
+import jinja2
+import pytest
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+
+PATH = pathlib.Path(__file__).parents[3] / "roles" / "diagnostics" / "templates" / "summary.j2"
+
+
+@pytest.fixture(name="tree")
+def fixture_tree(tmp_path: pathlib.Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def summary(tree: Tree) -> List[str]:
+    """Return the summary's lines, made as Ansible makes them."""
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["zip"] = zip
+    environment.globals["dict"] = dict
+    environment.tests["search"] = lambda text, pattern: re.search(pattern, text) is not None
+    given: Any = {
+        "diagnostics_result": {"report": report(look(tree.root, BUILT_IN))},
+        "inventory_hostname": "nas",
+        "ansible_check_mode": False,
+        "irq_affinity_result": None,
+        "governor_result": None,
+    }
+    return environment.from_string(PATH.read_text("utf-8")).render(given).splitlines()
+
+
+def test_cm3588(tree: Tree) -> None:
+    hosts.Board(tree)
+    lines = summary(tree)
+    assert lines[1:4] == [
+        "  card       Axera AX650N at 0003:31:00.0, driver ax_pcie_dev_host",
+        "  slot       fe180000.pcie, root port 0003:30:00.0",
+        "  link       5.0 GT/s x1 (card: 5.0 GT/s x2): the card sets 5 GT/s, the slot sets x1",
+    ]
+    assert not [line for line in lines if line.startswith("  way up")]
+
+
+def test_cards_behind_a_switch(tree: Tree) -> None:
+    pcie_trees.eight_cards(tree, (3, 1))
+    lines = summary(tree)
+    way = "  way up     0000:03:00.0 < 0000:02:00.0 < 0000:01:00.0 < 0000:00:01.0; narrowest link above 0000:03:00.0"
+    assert lines[lines.index(way) + 1] == (
+        "             101 MB/s read, 112 write while all cards work (alone 410, 454); shared with 0000:04:00.0, "
+        "0000:05:00.0, 0000:09:00.0, 0000:0a:00.0, 0000:0b:00.0, 0000:0d:00.0, 0000:0e:00.0"
+    )
+
+
+def test_processor_s_own_npu(tree: Tree) -> None:
+    pcie_trees.strix(tree)
+    assert "  link       none: part of the processor" in summary(tree)
+
+
+def test_dead_card(tree: Tree) -> None:
+    pcie_trees.dropped_card(tree)
+    lines = summary(tree)
+    assert "  link       could not be read" in lines
+    assert [line for line in lines if "0000:03:00.0 is dead" in line and line.startswith("  left to you (critical)")]
