@@ -72,9 +72,7 @@ def parse_mask(text: str) -> Optional[Tuple[int, ...]]:
     words = text.strip().split(",")
     if len(words) > MAX_CPUS // 32:
         return None
-    value = 0
-    for word in words:
-        if not _WORD.fullmatch(word) or (len(words) > 1 and len(word) > 8):
-            return None
-        value = value << 32 | int(word, 16)
-    return tuple(cpu for cpu in range(value.bit_length()) if value >> cpu & 1)
+    if any(not _WORD.fullmatch(word) or (len(words) > 1 and len(word) > 8) for word in words):
+        return None
+    value = int(words[0] + "".join(word.rjust(8, "0") for word in words[1:]), 16)
+    return tuple(cpu for cpu, bit in enumerate(bin(value)[:1:-1]) if bit == "1")

@@ -11,7 +11,7 @@ The layouts come from kernel/irq/proc.c (show_interrupts) and the architectures'
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import parse_list, parse_mask
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -23,25 +23,36 @@ DEFAULT_AFFINITY = "/proc/irq/default_smp_affinity"
 PF_KTHREAD = 0x00200000
 POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline", 7: "ext"}
 
-_HEADER = re.compile(r"\s*CPU[0-9]+(?:\s+CPU[0-9]+)*\s*")
+_HEADER = re.compile(r"\s*CPU[0-9]{1,6}(?:\s+CPU[0-9]{1,6})*\s*")
 _COUNTS = re.compile(r"\s*((?:[0-9]+(?:\s+|$))*)")
-_CPU_NAME = re.compile(r"CPU([0-9]{1,6})")
-_BDF = re.compile(r"(?<![0-9a-fA-F:.])([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])(?![0-9a-fA-F])")
-# After the counts, most telling layout first. A chip's name may have blanks and digits in it. Compiled on first use:
-# the agent's fast path needs none of them.
+_CPU_NAME = re.compile(r"CPU([0-9]+)")
+_NAMED = re.compile(r"[A-Za-z][A-Za-z0-9/_.+-]{0,15}")  # NMI, IPI0, Err; I/O on s390
+_COUNTED_ONCE = ("ERR", "MIS", "BAD")  # the last on PowerPC
+# Neither inside of a longer number nor of a row of bytes, but "mlx5_async0@pci:5ee1:00:02.0" has one.
+_BDF = re.compile(
+    r"(?<![0-9a-fA-F.])(?<![0-9a-fA-F]:)([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])(?![0-9a-fA-F])"
+)
+# Chips whose hardware number encodes the PCI function though their names lack "PCI": ITS, GICv2m and MBI, MIP (BCM2712)
+_PCI_CHIPS = ("ITS-MSI", "MSI", "MIP-MSI")
+_BLANKS = "\0 \t\r"
+# After the counts, most telling layout first. A chip's name may have blanks and digits in it (and is bounded, or a line
+# of blanks would cost the square of its length). Compiled on first use: the agent's fast path needs none of them.
 _DESCRIPTIONS = (
     # GICv3  30 Level     arch_timer (with a flow handler's name, if any, after a dash)
-    r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?",
+    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?",
     # IR-PCI-MSI-0000:03:00.0    0-edge      0000:03:00.0
-    r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)-(?P<trigger>\S+)(?:\s+(?P<actions>.*))?",
+    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)-(?P<trigger>\S+)(?:\s+(?P<actions>.*))?",
     # xen-dyn    -event     xenbus (no domain, hence no number)
-    r"(?P<chip>.*?)\s+-(?P<trigger>[a-z]\S*)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
-    # IO-APIC-edge      timer (before 3.19)
-    r"(?P<chip>\S+?)-(?P<trigger>edge|level|fasteoi)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
+    r"(?P<chip>.{0,80}?)\s+-(?P<trigger>[A-Za-z]\S*)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
+    # IO-APIC-edge      timer; xen-percpu-virq      timer0 (before 3.19)
+    r"(?P<chip>\S+?)-(?P<trigger>edge|level|fasteoi|event|virq|ipi|ioapic-edge|ioapic-level|msi|msi-x)"
+    r"(?:\s+(?P<actions>.*))?(?P<hwirq>)",
     # None    Level     something
-    r"(?P<chip>.*?)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?(?P<hwirq>)",
+    r"(?P<chip>.{0,80}?)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?(?P<hwirq>)",
     # MIPS   7  timer
-    r"(?P<chip>.*?)\s+(?P<hwirq>[0-9]+)(?:\s+(?P<actions>.*))?(?P<trigger>)",
+    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)\s+(?P<actions>.*)(?P<trigger>)",
+    # ITS-MSI 570949 (a number that ends the line may have been cut)
+    r"(?P<chip>.{0,80}?)\s+[0-9]+(?P<hwirq>)(?P<trigger>)(?P<actions>)",
     # chip alone, or chip and action
     r"(?P<chip>\S+)(?:\s+(?P<actions>.*))?(?P<hwirq>)(?P<trigger>)",
 )
@@ -59,12 +70,17 @@ class InterruptLine(NamedTuple):
 
 
 class ProcInterrupts(NamedTuple):
-    """/proc/interrupts. ``per_cpu`` holds the named lines (IPI0, NMI, ...), ERR and MIS with their one number."""
+    """/proc/interrupts. ``per_cpu`` holds the named lines (IPI0, NMI, ...), ERR and MIS with their one number.
 
-    cpus: tuple[int, ...] | None  # from the header; None if there is none
+    ``cpus`` says what the columns stand for. ``cpus_assumed``: nothing does, and they are taken for CPU 0, 1, 2, ...,
+    which is wrong on a host with offline CPUs.
+    """
+
+    cpus: tuple[int, ...] | None  # None: not known
     lines: dict[int, InterruptLine]
     per_cpu: dict[str, tuple[int, ...]]
     unparsed: tuple[str, ...]
+    cpus_assumed: bool = False
 
 
 class Interrupt(NamedTuple):
@@ -130,9 +146,9 @@ def _columns(body: str, columns: int) -> Tuple[Tuple[int, ...], str]:
 
 def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional[str], Tuple[str, ...]]:
     """Return (chip, hwirq, trigger, actions) from what follows the counts of a numbered line."""
-    text = text.strip()[:MAX_DESCRIPTION]
+    text = text[:MAX_DESCRIPTION].strip()
     for layout in _DESCRIPTIONS:
-        match = re.fullmatch(layout, text)
+        match = re.fullmatch(layout, text, re.DOTALL)  # an action's name is any text
         if match is None:
             continue
         hwirq, actions = match.group("hwirq"), match.group("actions")
@@ -146,80 +162,165 @@ def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional
     return None, None, None, ()
 
 
-def parse_proc_interrupts(text: str) -> ProcInterrupts:
-    """Parse /proc/interrupts or a part of it; lines that cannot be one are listed in ``unparsed``."""
+def _numbered(label: str, glued: bool, counts: Tuple[int, ...], rest: str, columns: int) -> Optional[InterruptLine]:
+    """Return a numbered line; None if it is none, or was cut or damaged.
+
+    The kernel names a chip (or "None", or "-") after the counts, always: a line without was cut, perhaps within its last
+    count. A count that is no number ends the counts early, and leaves the others in what then looks like the chip.
+    GLUED: no blank follows the colon. That may also be the time of day, or "ARMH0061:00" of a wrapped line.
+    """
+    irq = _numbers((label,))
+    if irq is None or not counts or (len(label) > 1 and label[0] == "0"):
+        return None
+    if (glued and len(counts) != columns) or (len(counts) < columns and rest[:1].isdecimal()):
+        return None
+    chip, hwirq, trigger, actions = parse_description(rest)
+    if chip is None or chip in ("Edge", "Level") or any(word.isdecimal() for word in chip.split()):
+        return None
+    return InterruptLine(irq[0], counts, chip, hwirq, trigger, actions)
+
+
+def _is_named(label: str, counts: Tuple[int, ...], rest: str, columns: int) -> bool:
+    """Tell whether a named line is whole: a number for each CPU, or the one of those that count for all."""
+    if _NAMED.fullmatch(label) is None:
+        return False
+    if not counts:
+        return label == "FIQ" and rest.strip() != ""  # 32-bit ARM names its owner and counts nothing
+    return len(counts) >= columns or (len(counts) == 1 and not rest.strip() and label.upper() in _COUNTED_ONCE)
+
+
+def parse_proc_interrupts(text: str, online: Optional[Sequence[int]] = None) -> ProcInterrupts:
+    """Parse /proc/interrupts or a part of it; lines that cannot be one are listed in ``unparsed``.
+
+    ONLINE: the online CPUs, if known from elsewhere; they count where the header is missing. Of a number or name that
+    occurs again, and of another header with all that follows it (a second reading), only the first counts.
+    """
     cpus: Optional[Tuple[int, ...]] = None
     lines: Dict[int, InterruptLine] = {}
     per_cpu: Dict[str, Tuple[int, ...]] = {}
     unparsed: List[str] = []
-    for line in text.splitlines():
-        if not line.strip("\0 \t"):
+    columns = 0
+    ended = False
+    for row in text.split("\n"):
+        line = row.strip(_BLANKS)
+        if not line:
             continue
-        if cpus is None and _HEADER.fullmatch(line):
-            cpus = tuple(int(number) for number in _CPU_NAME.findall(line))
+        if _HEADER.fullmatch(line):
+            # one that a terminal has wrapped goes on in the next line
+            joined = (cpus or ()) + tuple(int(number) for number in _CPU_NAME.findall(line))
+            rising = all(low < high for low, high in zip(joined, joined[1:]))  # else its last number was cut
+            if rising and not ended and (cpus is None or not (lines or per_cpu)):
+                cpus, columns = joined, len(joined)
+            else:
+                ended = ended or cpus is not None
+                unparsed.append(row)
             continue
         label, colon, body = line.partition(":")
-        label = label.strip()
-        if not colon or not label or len(label.split()) > 1:
-            unparsed.append(line)
+        label = label.rstrip()
+        if ended or not colon or "\0" in line:
+            unparsed.append(row)
             continue
-        counts, rest = _columns(body, len(cpus) if cpus else 0)
-        number = _numbers((label,))
-        if number is not None and counts:
-            lines[number[0]] = InterruptLine(number[0], counts, *parse_description(rest))
-        elif number is None and counts and label.isalnum():
+        counts, rest = _columns(body, columns)
+        found = _numbered(label, not body[:1].isspace(), counts, rest, columns)
+        if found is not None:
+            if lines.setdefault(found.irq, found) is found:
+                continue
+        elif label not in per_cpu and _is_named(label, counts, rest, columns):
             per_cpu[label] = counts
-        else:
-            unparsed.append(line)
-    return ProcInterrupts(cpus, lines, per_cpu, tuple(unparsed))
+            continue
+        unparsed.append(row)
+    cpus, assumed = _column_cpus(cpus, lines, online)
+    return ProcInterrupts(cpus, lines, per_cpu, tuple(unparsed), assumed)
 
 
-def _column_cpus(cpus: Optional[Sequence[int]], columns: int) -> Optional[Sequence[int]]:
-    if cpus is None:
-        return range(columns)
-    if len(cpus) == columns:
-        return cpus
-    if len(cpus) < columns and tuple(cpus) == tuple(range(len(cpus))):
-        return range(columns)
-    return None
+def _column_cpus(
+    cpus: Optional[Tuple[int, ...]], lines: Mapping[int, InterruptLine], online: Optional[Sequence[int]]
+) -> Tuple[Optional[Tuple[int, ...]], bool]:
+    """Return what the columns stand for, and whether that is assumed. CPUS: what the header says."""
+    widths = [len(line.counts) for line in lines.values()]
+    # A CPU that comes online while the file is read adds a column to some lines; to all of them: the header was cut.
+    cut = cpus is not None and cpus == tuple(range(len(cpus))) and widths and len(cpus) < min(widths) == max(widths)
+    if cpus is not None and not cut:
+        return cpus, False
+    if not widths:
+        return None, False
+    usual = max(set(widths), key=lambda width: (widths.count(width), width))
+    if online is not None:
+        return (tuple(online) if len(online) == usual else None), False
+    return tuple(range(usual)), True
 
 
 def counts_by_cpu(interrupts: ProcInterrupts, irq: int) -> dict[int, int]:
     """Return the counts of one interrupt by CPU number; {} if the interrupt or its columns' CPUs are not known.
 
-    Without a header the columns are taken for CPU 0, 1, 2, ..., as is the rest of a header that was cut. A line with
-    another number of columns than the header was printed while a CPU came or went: which one cannot be told.
+    A line with another number of columns than the header was printed while a CPU came or went: which one cannot be told.
     """
-    line = interrupts.lines.get(irq)
-    if line is None:
+    line, cpus = interrupts.lines.get(irq), interrupts.cpus
+    if line is None or cpus is None or len(cpus) != len(line.counts):
         return {}
-    cpus = _column_cpus(interrupts.cpus, len(line.counts))
-    return {} if cpus is None else dict(zip(cpus, line.counts))
+    return dict(zip(cpus, line.counts))
 
 
 def delta(before: ProcInterrupts, after: ProcInterrupts) -> dict[int, dict[int, int]]:
-    """Return the new counts by interrupt and CPU.
+    """Return the new counts by interrupt and CPU; see `growth`.
 
-    Of a CPU that is in one of the two only nothing can be said (its counts outlive its being offline): it is left out.
-    An interrupt that is only in AFTER was set up in between, and so was one whose count fell: theirs are all new.
-    Counters have 32 bits; one that wrapped is told from one that started again by the size of its fall.
+    An interrupt that is only in AFTER was set up in between, and so was one whose number had another owner: all its
+    counts are new. Where one of the two lacks a header, its columns are taken for those of the other.
     """
+    before, after = _with_columns_of(before, after), _with_columns_of(after, before)
     found: Dict[int, Dict[int, int]] = {}
-    for irq in after.lines:
+    for irq, line in after.lines.items():
         new = counts_by_cpu(after, irq)
-        if irq in before.lines:
-            old = counts_by_cpu(before, irq)
-            new = {cpu: _grown(old[cpu], count) for cpu, count in new.items() if cpu in old}
+        earlier = before.lines.get(irq)
+        if earlier is not None and _same_owner(earlier, line):
+            new = growth(counts_by_cpu(before, irq), new)
         found[irq] = new
     return found
 
 
-def _grown(old: int, new: int) -> int:
-    if new >= old:
-        return new - old
-    if old >= 1 << 31 and old - new >= 1 << 31:  # counters are 32 bits wide
-        return new - old + (1 << 32)
-    return new
+def _with_columns_of(one: ProcInterrupts, other: ProcInterrupts) -> ProcInterrupts:
+    known = other.cpus is not None and not other.cpus_assumed
+    if known and one.cpus_assumed and len(one.cpus or ()) == len(other.cpus or ()):
+        return one._replace(cpus=other.cpus, cpus_assumed=False)
+    return one
+
+
+def _same_owner(one: InterruptLine, other: InterruptLine) -> bool:
+    """Tell whether two lines of one number are the same interrupt: after a reload, IRQ 29 may be the network card."""
+    for mine, others in ((one.chip, other.chip), (one.hwirq, other.hwirq)):
+        if mine is not None and others is not None and mine != others:
+            return False
+    # a line that is shared gains and loses handlers
+    return not (one.actions and other.actions) or bool(set(one.actions) & set(other.actions))
+
+
+def growth(old: Mapping[int, int], new: Mapping[int, int]) -> dict[int, int]:
+    """Return the new counts by CPU between two readings of one interrupt.
+
+    Of a CPU that is in one of the two only nothing can be said (its counts outlive its being offline): it is left out.
+    Counters have 32 bits; one that wrapped is told from one that started again by the size of its fall. If one started
+    again, all did (the interrupt was set up anew), and all counts are new.
+    """
+    grown: Dict[int, int] = {}
+    for cpu, count in new.items():
+        if cpu not in old:
+            continue
+        grown[cpu] = count - old[cpu]
+        if grown[cpu] < 0:
+            if old[cpu] >= 1 << 32 or grown[cpu] > -(1 << 31):
+                return dict(new)
+            grown[cpu] += 1 << 32
+    return grown
+
+
+def landing(new: Mapping[int, int]) -> Optional[Dict[int, float]]:
+    """Return where an interrupt lands: the share (above 0, up to 1) of each CPU that took some of its NEW counts.
+
+    None if nothing came, so that nothing can be said. NEW comes from `delta` or `growth`: totals since boot tell where it
+    was, not where it is.
+    """
+    total = sum(new.values())
+    return {cpu: count / total for cpu, count in new.items() if count} if total else None
 
 
 def decode_hwirq(hwirq: int) -> Optional[MsiSource]:
@@ -240,7 +341,8 @@ def msi_source(chip: Optional[str], hwirq: Optional[int]) -> Optional[MsiSource]
     """Return where a PCI MSI comes from, by its chip's name and hardware number; None if it is no PCI MSI.
 
     Since 6.2 (x86) and 6.11 (arm64) the chip's name holds the BDF and the number is the entry; before, the number
-    encodes both. MSIs of platform devices, of the IOMMU and of the HPET are not PCI ones.
+    encodes both. MSIs of platform devices, of the IOMMU and of the HPET are not PCI ones; those behind Intel's VMD are,
+    but their number is that of another interrupt.
     """
     if chip is None or hwirq is None:
         return None
@@ -248,21 +350,21 @@ def msi_source(chip: Optional[str], hwirq: Optional[int]) -> Optional[MsiSource]
     if named:
         return MsiSource(named.group(1).lower(), hwirq)
     upper = chip.upper()
-    if upper in ("ITS-MSI", "VMD-MSI") or ("PCI" in upper and upper.endswith(("MSI", "MSI-X", "MSIX"))):
+    if upper in _PCI_CHIPS or ("PCI" in upper and upper.endswith(("MSI", "MSI-X", "MSIX"))):
         return decode_hwirq(hwirq)
     return None
 
 
 def bdf_of_line(line: InterruptLine) -> Optional[str]:
-    """Return the BDF a line belongs to: from the chip, its number, or else an action's name; None if none tells."""
+    """Return the BDF a line belongs to: from the chip, its number, or else the actions' names.
+
+    None if none tells, or if they tell of several: devices may share a line.
+    """
     source = msi_source(line.chip, line.hwirq)
     if source:
         return source.bdf
-    for action in line.actions:
-        named = _BDF.search(action)
-        if named:
-            return named.group(1).lower()
-    return None
+    named = {match.group(1).lower() for action in line.actions for match in _BDF.finditer(action)}
+    return named.pop() if len(named) == 1 else None
 
 
 def parse_per_cpu_count(text: str, possible: Optional[Sequence[int]]) -> Optional[Dict[int, int]]:
@@ -281,29 +383,32 @@ def _listed(root: Root, path: str) -> Optional[Tuple[int, ...]]:
     return None if text is None else parse_list(text)
 
 
-def _all_irqs(root: Root) -> List[int]:
+def _all_irqs(root: Root, whole: Optional[ProcInterrupts]) -> List[int]:
     names = set(root.names("/proc/irq"))
     for device in root.names("/sys/bus/pci/devices"):
         names.update(root.names("/sys/bus/pci/devices/%s/msi_irqs" % device))
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted({int(name) for name in names if name.isdecimal()}.union(whole.lines if whole else ()))
 
 
 def read_proc_interrupts(root: Root) -> Optional[ProcInterrupts]:
     """Return /proc/interrupts parsed, None if it cannot be read."""
     raw = root.data("/proc/interrupts")
-    return None if raw is None else parse_proc_interrupts(raw.decode("utf-8", "replace"))
+    if raw is None:
+        return None
+    return parse_proc_interrupts(raw.decode("utf-8", "replace"), _listed(root, "/sys/devices/system/cpu/online"))
 
 
 def read_interrupts(root: Root, irqs: Optional[Iterable[int]] = None, counts: bool = True) -> dict[int, Interrupt]:
-    """Return the interrupts by number: all those with a directory in /proc/irq or an entry in a msi_irqs, or IRQS.
+    """Return the interrupts by number: all that /proc/irq, /proc/interrupts and every msi_irqs know of, or IRQS.
 
     One asked for that exists nowhere is left out. With COUNTS false no counts are read.
     """
-    numbers = _all_irqs(root) if irqs is None else sorted(set(irqs))
-    possible = _listed(root, "/sys/devices/system/cpu/possible") if counts else None
-    few = irqs is not None and len(numbers) <= FEW
+    wanted = None if irqs is None else sorted(set(irqs))
+    few = wanted is not None and len(wanted) <= FEW
     whole = None if few else read_proc_interrupts(root)
     tried = not few
+    numbers = _all_irqs(root, whole) if wanted is None else wanted
+    possible = _listed(root, "/sys/devices/system/cpu/possible") if counts else None
     found: Dict[int, Interrupt] = {}
     for irq in numbers:
         kernel, proc = "/sys/kernel/irq/%d/" % irq, "/proc/irq/%d" % irq
