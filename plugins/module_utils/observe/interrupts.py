@@ -24,6 +24,7 @@ PF_KTHREAD = 0x00200000
 POLICIES = {0: "other", 1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline", 7: "ext"}
 
 _HEADER = re.compile(r"\s*CPU[0-9]{1,6}(?:\s+CPU[0-9]{1,6})*\s*")
+_HEADER_PIECE = re.compile(r"[CPU0-9\s]+")  # wrapped within a word
 _COUNTS = re.compile(r"\s*((?:[0-9]+(?:\s+|$))*)")
 _CPU_NAME = re.compile(r"CPU([0-9]+)")
 _NAMED = re.compile(r"[A-Za-z][A-Za-z0-9/_.+-]{0,15}")  # NMI, IPI0, Err; I/O on s390
@@ -38,10 +39,10 @@ _BLANKS = "\0 \t\r"
 # After the counts, most telling layout first. A chip's name may have blanks and digits in it (and is bounded, or a line
 # of blanks would cost the square of its length). Compiled on first use: the agent's fast path needs none of them.
 _DESCRIPTIONS = (
+    # IR-PCI-MSI-0000:03:00.0    0-edge      0000:03:00.0, or
     # GICv3  30 Level     arch_timer (with a flow handler's name, if any, after a dash)
-    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?",
-    # IR-PCI-MSI-0000:03:00.0    0-edge      0000:03:00.0
-    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)-(?P<trigger>\S+)(?:\s+(?P<actions>.*))?",
+    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)(?:-(?P<flow>\S+)|\s+(?P<trigger>Level|Edge)(?!\S)(?:\s+-\S+)?)"
+    r"(?:\s+(?P<actions>.*))?",
     # xen-dyn    -event     xenbus (no domain, hence no number)
     r"(?P<chip>.{0,80}?)\s+-(?P<trigger>[A-Za-z]\S*)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
     # IO-APIC-edge      timer; xen-percpu-virq      timer0 (before 3.19)
@@ -156,23 +157,22 @@ def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional
         return (
             match.group("chip").strip() or None,
             number[0] if number else None,
-            (match.group("trigger") or "").lower() or None,
+            (match.group("trigger") or match.groupdict().get("flow") or "").lower() or None,
             tuple(action.strip() for action in (actions or "").split(", ") if action.strip()),
         )
     return None, None, None, ()
 
 
-def _numbered(label: str, glued: bool, counts: Tuple[int, ...], rest: str, columns: int) -> Optional[InterruptLine]:
+def _numbered(label: str, counts: Tuple[int, ...], rest: str, columns: int) -> Optional[InterruptLine]:
     """Return a numbered line; None if it is none, or was cut or damaged.
 
     The kernel names a chip (or "None", or "-") after the counts, always: a line without was cut, perhaps within its last
     count. A count that is no number ends the counts early, and leaves the others in what then looks like the chip.
-    GLUED: no blank follows the colon. That may also be the time of day, or "ARMH0061:00" of a wrapped line.
     """
     irq = _numbers((label,))
     if irq is None or not counts or (len(label) > 1 and label[0] == "0"):
         return None
-    if (glued and len(counts) != columns) or (len(counts) < columns and rest[:1].isdecimal()):
+    if len(counts) < columns and rest[:1].isdecimal():
         return None
     chip, hwirq, trigger, actions = parse_description(rest)
     if chip is None or chip in ("Edge", "Level") or any(word.isdecimal() for word in chip.split()):
@@ -186,7 +186,9 @@ def _is_named(label: str, counts: Tuple[int, ...], rest: str, columns: int) -> b
         return False
     if not counts:
         return label == "FIQ" and rest.strip() != ""  # 32-bit ARM names its owner and counts nothing
-    return len(counts) >= columns or (len(counts) == 1 and not rest.strip() and label.upper() in _COUNTED_ONCE)
+    if len(counts) == 1 and label.upper() in _COUNTED_ONCE:
+        return True
+    return len(counts) >= columns if columns else rest.strip() != ""  # without a header, it may have been cut
 
 
 def parse_proc_interrupts(text: str, online: Optional[Sequence[int]] = None) -> ProcInterrupts:
@@ -199,36 +201,50 @@ def parse_proc_interrupts(text: str, online: Optional[Sequence[int]] = None) -> 
     lines: Dict[int, InterruptLine] = {}
     per_cpu: Dict[str, Tuple[int, ...]] = {}
     unparsed: List[str] = []
+    bare: Optional[Tuple[str, str]] = None  # a named line without a text, just read: the next row may belong to it
     columns = 0
-    ended = False
+    broken = ended = False
     for row in text.split("\n"):
         line = row.strip(_BLANKS)
         if not line:
             continue
-        if _HEADER.fullmatch(line):
-            # one that a terminal has wrapped goes on in the next line
-            joined = (cpus or ()) + tuple(int(number) for number in _CPU_NAME.findall(line))
-            rising = all(low < high for low, high in zip(joined, joined[1:]))  # else its last number was cut
-            if rising and not ended and (cpus is None or not (lines or per_cpu)):
-                cpus, columns = joined, len(joined)
-            else:
-                ended = ended or cpus is not None
-                unparsed.append(row)
-            continue
+        before, bare = bare, None
         label, colon, body = line.partition(":")
-        label = label.rstrip()
-        if ended or not colon or "\0" in line:
+        if not colon and before is not None:  # a terminal has wrapped it, perhaps within its last count
+            del per_cpu[before[0]]
+            unparsed.append(before[1])
+        if ended or "\0" in line:
             unparsed.append(row)
-            continue
-        counts, rest = _columns(body, columns)
-        found = _numbered(label, not body[:1].isspace(), counts, rest, columns)
-        if found is not None:
-            if lines.setdefault(found.irq, found) is found:
-                continue
-        elif label not in per_cpu and _is_named(label, counts, rest, columns):
-            per_cpu[label] = counts
-            continue
-        unparsed.append(row)
+        elif not colon:
+            begun = bool(lines or per_cpu)
+            if _HEADER.fullmatch(line) and not broken and not (begun and cpus):
+                # one that was wrapped goes on in the next row; where it does not rise, a number was cut
+                cpus = (cpus or ()) + tuple(int(number) for number in _CPU_NAME.findall(line))
+                broken = any(low >= high for low, high in zip(cpus, cpus[1:]))
+                if not broken:
+                    columns = len(cpus)
+                    continue
+            elif begun:
+                ended = _HEADER.fullmatch(line) is not None
+            elif _HEADER_PIECE.fullmatch(line):
+                broken = True
+            if broken:
+                cpus, columns = None, 0
+            unparsed.append(row)
+        else:
+            label = label.rstrip()
+            counts, rest = _columns(body, columns)
+            if counts and counts[0] < 10**9 and not body[:1].isspace():
+                # Only a number of ten digits touches the colon: a time of day, or "ARMH0061:00" of a wrapped line.
+                counts = ()
+            found = _numbered(label, counts, rest, columns)
+            if found is not None and found.irq not in lines:
+                lines[found.irq] = found
+            elif found is None and label not in per_cpu and _is_named(label, counts, rest, columns):
+                per_cpu[label] = counts
+                bare = None if rest.strip() or len(counts) == 1 else (label, row)
+            else:
+                unparsed.append(row)
     cpus, assumed = _column_cpus(cpus, lines, online)
     return ProcInterrupts(cpus, lines, per_cpu, tuple(unparsed), assumed)
 

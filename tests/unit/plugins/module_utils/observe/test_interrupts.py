@@ -314,6 +314,17 @@ class TestLayouts:
         assert (list(table.lines), counts_by_cpu(table, 24)) == ([24], {0: 1, 1: 2})
         assert len(table.unparsed) == 3
 
+    def test_text_around_the_table(self) -> None:
+        """A prompt, remarks, garbage: nothing else suffers."""
+        table = parse_proc_interrupts(
+            "root@nas:~# cat /proc/interrupts\nCPU1 is the fast one\n\n"
+            + HEADER
+            + "24: 1 2 A 3 Edge x\nCPU0 again\n25: 1 2 A 4 Edge x\nNMI: 1 2\nnonsense\n26: 1 2 A 5 Edge x\n$"
+        )
+        assert (table.cpus, table.cpus_assumed, list(table.lines)) == ((0, 1), False, [24, 25, 26])
+        assert table.per_cpu == {}, "what follows a line without text may be its rest"
+        assert len(table.unparsed) == 6
+
     def test_first_of_a_number_counts(self) -> None:
         table = parse_proc_interrupts(HEADER + "24: 1 2 A 3 Edge x\n24: 3 4 B 3 Edge y\nNMI: 1 2\nNMI: 3 4\n")
         assert (table.lines[24].chip, table.per_cpu) == ("A", {"NMI": (1, 2)})
