@@ -121,19 +121,23 @@ class TestLists:
 
 CHIPS = ["GICv3", "ITS-MSI", "ITS-PCI-MSI-0003:31:00.0", "BRCM STB PCIe MSI", "GICv3-23", "SiFive PLIC", "0-0020"]
 NAMES = st.sampled_from(["eth0", "PCIe PME", "0000:01:00.0", "mmc1", "a:b", "7", "2 Edge", "npu-edge", "\u00fc", "x,y"])
-COUNTS = st.one_of(st.just(0), st.integers(0, 99999), st.integers(0, 2**32 - 1))
+
+
+def counts_of(draw: Callable[[st.SearchStrategy[Any]], Any], number: int, bits: int = 32) -> Tuple[int, ...]:
+    """Draw counters, at one go since there are many."""
+    raw, shift = draw(st.binary(min_size=4 * number, max_size=4 * number)), draw(st.sampled_from([32 - bits, 20, 31]))
+    return tuple(value >> shift for (value,) in struct.iter_unpack("<I", raw))
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> Tuple[str, ProcInterrupts]:
     """Make a /proc/interrupts as kernel/irq/proc.c prints it, with what is in it."""
     cpus = tuple(sorted(draw(st.sets(st.integers(0, 2000), min_size=1, max_size=12))))
-    row = st.lists(COUNTS, min_size=len(cpus), max_size=len(cpus))
     x86, blank_before = draw(st.booleans()), draw(st.booleans())
     text = "           " + "".join("CPU%-8d" % cpu for cpu in cpus) + "\n"
     lines = {}
     for irq in sorted(draw(st.sets(st.integers(0, 9999), max_size=5))):
-        counts = tuple(draw(row))
+        counts = counts_of(draw, len(cpus))
         chip, hwirq = draw(st.sampled_from(CHIPS)), draw(st.integers(0, 2**40))
         actions = tuple(draw(st.lists(NAMES, max_size=3)))
         text += "%3d:" % irq + "".join((" %10u" if blank_before else "%11u ") % count for count in counts)
@@ -142,7 +146,7 @@ def tables(draw: st.DrawFn) -> Tuple[str, ProcInterrupts]:
         lines[irq] = InterruptLine(irq, counts, chip, hwirq, "edge", actions)
     per_cpu: Dict[str, Tuple[int, ...]] = {}
     for name in draw(st.lists(st.sampled_from(["NMI", "LOC", "IPI0", "I/O", "ERR"]), unique=True)):
-        per_cpu[name] = (draw(COUNTS),) if name == "ERR" else tuple(draw(row))
+        per_cpu[name] = counts_of(draw, 1 if name == "ERR" else len(cpus))
         glue = ":" if name == "IPI0" else ": "
         text += "%4s" % name + glue + "".join("%10u " % count for count in per_cpu[name])
         text += "\n" if name in ("ERR", "I/O") else "  Some interrupts\n"
@@ -174,7 +178,7 @@ class TestInterrupts:
     def test_two_readings(self, case: Tuple[Tuple[str, ProcInterrupts], st.DataObject]) -> None:
         """What comes in between is what the delta says, through any wrap of a counter."""
         (_text, before), data = case
-        more = {irq: [data.draw(st.integers(0, 2**31 - 1)) for _count in line.counts] for irq, line in before.lines.items()}
+        more = {irq: counts_of(data.draw, len(line.counts), bits=31) for irq, line in before.lines.items()}
         after = before._replace(
             lines={
                 irq: line._replace(counts=tuple((old + new) % 2**32 for old, new in zip(line.counts, more[irq])))
