@@ -278,7 +278,8 @@ def _users(devices: Sequence[PciDevice], by_bdf: Dict[str, PciDevice]) -> Dict[s
     users: Dict[str, List[str]] = {}
     seen = set()
     for device in devices:
-        if device.port_type in BRIDGES or device.bdf[:-2] in seen:
+        # who is not root sees a bridge by its class only
+        if device.port_type in BRIDGES or (device.class_code or 0) >> 8 == BRIDGE_CLASS or device.bdf[:-2] in seen:
             continue
         seen.add(device.bdf[:-2])
         for bridge in climb(by_bdf, device.bdf)[1:]:
