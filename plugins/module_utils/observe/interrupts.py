@@ -36,8 +36,8 @@ _BDF = re.compile(
 # Chips whose hardware number encodes the PCI function though their names lack "PCI": ITS, GICv2m and MBI, MIP (BCM2712)
 _PCI_CHIPS = ("ITS-MSI", "MSI", "MIP-MSI")
 _BLANKS = "\0 \t\r"
-# After the counts, most telling layout first. A chip's name may have blanks and digits in it (and is bounded, or a line
-# of blanks would cost the square of its length). Compiled on first use: the agent's fast path needs none of them.
+# After the counts, most telling layout first. A chip's name may have blanks and digits in it (and is bounded, or a damaged
+# line could cost the square of its length). Compiled on first use: the agent's fast path needs none of them.
 _DESCRIPTIONS = (
     # IR-PCI-MSI-0000:03:00.0    0-edge      0000:03:00.0, or
     # GICv3  30 Level     arch_timer (with a flow handler's name, if any, after a dash)
@@ -147,7 +147,7 @@ def _columns(body: str, columns: int) -> Tuple[Tuple[int, ...], str]:
 
 def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional[str], Tuple[str, ...]]:
     """Return (chip, hwirq, trigger, actions) from what follows the counts of a numbered line."""
-    text = text[:MAX_DESCRIPTION].strip()
+    text = re.sub(r"\s{32,}", " ", text[:MAX_DESCRIPTION]).strip()  # the kernel pads less; each blank costs a try
     for layout in _DESCRIPTIONS:
         match = re.fullmatch(layout, text, re.DOTALL)  # an action's name is any text
         if match is None:

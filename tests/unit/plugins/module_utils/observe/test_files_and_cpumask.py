@@ -8,14 +8,10 @@ import os
 import pathlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import cpumask
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
-
-STEADY = settings(max_examples=200, deadline=None, database=None, derandomize=True)
 
 
 class TestRoot:
@@ -93,6 +89,9 @@ class TestLists:
             ("0-7:1/2", (0, 2, 4, 6)),
             ("0-31:2/8", (0, 1, 8, 9, 16, 17, 24, 25)),
             ("1152-1153", (1152, 1153)),
+            ("0-3, 6", (0, 1, 2, 3, 6)),
+            ("0-15:4/8,20", (0, 1, 2, 3, 8, 9, 10, 11, 20)),
+            ("007", (7,)),
         ],
     )
     def test_lists(self, text: str, cpus: tuple[int, ...]) -> None:
@@ -136,6 +135,9 @@ class TestLists:
             ("0", ()),
             ("F", (0, 1, 2, 3)),
             ("8,0,0", (67,)),
+            ("00000000," * 255 + "0000000F\n", (0, 1, 2, 3)),  # a kernel for 8192 CPUs
+            ("80000000," + "00000000," * 254 + "00000000", (8191,)),
+            ("  ff\t", tuple(range(8))),
             ("1" + "0" * 8, (32,)),
         ],
     )
@@ -148,6 +150,8 @@ class TestLists:
             "",
             "g",
             "0x3",
+            "0X3",
+            "f,",
             ",1",
             "1,,1",
             "1,123456789",
@@ -159,27 +163,6 @@ class TestLists:
     )
     def test_no_masks(self, text: str) -> None:
         assert cpumask.parse_mask(text) is None
-
-    @STEADY
-    @given(st.sets(st.integers(0, 3000), max_size=60))
-    def test_list_printed_and_read_again(self, cpus: set[int]) -> None:
-        assert cpumask.parse_list(cpumask.format_list(cpus)) == tuple(sorted(cpus))
-
-    @STEADY
-    @given(st.sets(st.integers(0, 3000), max_size=60))
-    def test_mask_printed_and_read_again(self, cpus: set[int]) -> None:
-        digits = "%x" % sum(1 << cpu for cpu in cpus)
-        padded = digits.rjust((len(digits) + 7) // 8 * 8, "0")
-        words = [padded[at : at + 8] for at in range(0, len(padded), 8)]
-        assert cpumask.parse_mask(",".join(words)) == tuple(sorted(cpus))
-
-    @STEADY
-    @given(st.text(alphabet="0123456789,-:/ abcdefx\n", max_size=40))
-    def test_any_text(self, text: str) -> None:
-        for cpus in (cpumask.parse_list(text), cpumask.parse_mask(text), cpumask.parse_blank_list(text)):
-            if cpus is not None:
-                assert tuple(sorted(set(cpus))) == cpus
-                assert all(0 <= cpu < cpumask.MAX_CPUS for cpu in cpus)
 
     def test_shortest_form(self) -> None:
         assert cpumask.format_list([7, 4, 5, 6, 0, 6]) == "0,4-7"

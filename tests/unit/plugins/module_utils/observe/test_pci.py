@@ -8,7 +8,7 @@ import struct
 from typing import Callable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import pci
@@ -82,10 +82,12 @@ class TestDecode:
         assert (config.capabilities, config.port_type, config.link, config.msi) == ((), None, None, None)
         assert pci.decode_config(RK3588_ROOT_PORT[:64]).port_type is None
 
-    def test_dead_card(self) -> None:
-        config = pci.decode_config(b"\xff" * 4096)
+    @pytest.mark.parametrize("length", [1, 4, 16, 64, 255, 256, 4096])
+    def test_dead_card(self, length: int) -> None:
+        config = pci.decode_config(b"\xff" * length)
         assert not config.alive
         assert (config.vendor, config.class_code, config.capabilities, config.link) == (None, None, (), None)
+        assert config.length == length
 
     def test_virtual_function_is_not_dead(self) -> None:
         data = bytearray(AX650N)
@@ -191,27 +193,6 @@ class TestDecode:
         struct.pack_into("<I", data, 0x100, 0x0001 | 1 << 16 | 0x100 << 20)
         assert pci.decode_config(bytes(data)).extended == ((0x0001, 0x100),)
 
-    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
-    @given(st.binary(max_size=300), st.sampled_from([0, 64, 256, 4096]))
-    @example(b"\xff" * 64, 4096)
-    def test_any_bytes(self, head: bytes, size: int) -> None:
-        config = pci.decode_config((head + bytes(size))[:size])
-        assert config.length == size
-        assert len(config.capabilities) <= pci.MAX_CAPABILITIES
-        assert len(set(config.capabilities)) == len(config.capabilities)
-        assert all(0x40 <= offset < 256 and offset < size for _number, offset in config.capabilities)
-
-    @settings(max_examples=300, deadline=None, database=None, derandomize=True)
-    @given(st.data())
-    def test_damaged_dump(self, data: st.DataObject) -> None:
-        damaged = bytearray(RK3588_ROOT_PORT if data.draw(st.booleans()) else AX650N)
-        for _round in range(data.draw(st.integers(1, 6))):
-            damaged[data.draw(st.integers(0, min(len(damaged), 0x180) - 1))] = data.draw(st.integers(0, 255))
-        config = pci.decode_config(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
-        for size in (config.mps_bytes, config.mps_capable_bytes, config.mrrs_bytes):
-            assert size in (None, 128, 256, 512, 1024, 2048, 4096)
-        assert config.msi is None or config.msi.capable_vectors in (1, 2, 4, 8, 16, 32)
-        assert config.link is None or config.link.negotiated_width in range(64)
 
 
 CM3588 = "platform/fe180000.pcie/pci0003:30/0003:30:00.0"
