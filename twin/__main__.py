@@ -9,12 +9,14 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from . import twins
-from .board import BOARDS, BoardError
+from .board import BoardError
 from .build import ensure_built, prune
 from .host import TwinError, install_requirements, missing_packages
-from .twins import DEFAULT_BOARD, DEFAULT_NAME, Twin
+from .twins import DEFAULT_BOARD, DEFAULT_CARD, DEFAULT_NAME, Twin
 
 
 def _running(name: str) -> Twin:
@@ -90,12 +92,24 @@ def _msi(arguments: argparse.Namespace) -> int:
 
 
 def _link(arguments: argparse.Namespace) -> int:
+    with _known_function(arguments) as twin:
+        twin.set_link(arguments.bdf, arguments.speed, arguments.width)
+    return 0
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    with _known_function(arguments) as twin:
+        twin.kill(arguments.bdf)
+    return 0
+
+
+@contextmanager
+def _known_function(arguments: argparse.Namespace) -> Iterator[Twin]:
     twin = _running(arguments.name)
     try:
-        twin.set_link(arguments.bdf, arguments.speed, arguments.width)
+        yield twin
     except KeyError as error:
         raise TwinError(f"{twin.name} has no PCIe function {arguments.bdf}") from error
-    return 0
 
 
 def _reset(arguments: argparse.Namespace) -> int:
@@ -107,8 +121,7 @@ def _reset(arguments: argparse.Namespace) -> int:
 
 
 def _prune(_unused: argparse.Namespace) -> int:
-    running = [twin.built for twin in twins.running()]
-    for folder in prune([path.stem for path in BOARDS.glob("*.yml")], running):
+    for folder in prune([twin.built for twin in twins.running()]):
         print(f"twin: removed {folder}")
     return 0
 
@@ -143,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("link", _link, "change the negotiated link of the card")
     sub.add_argument("speed", type=float, help="GT/s per lane")
     sub.add_argument("width", type=int, help="lanes; 0 is a link that is down")
-    sub.add_argument("--bdf", default="0003:31:00.0", help="root port or endpoint (default 0003:31:00.0)")
+    sub.add_argument("--bdf", default=DEFAULT_CARD, help=f"port or endpoint (default {DEFAULT_CARD})")
+    sub = verb("kill", _kill, "make the card dead: its registers read all ones until the next reset or reboot")
+    sub.add_argument("--bdf", default=DEFAULT_CARD, help=f"which function (default {DEFAULT_CARD})")
     verb("requirements", _requirements, "Debian packages that this host lacks, one per line", named=False)
     verb("install-requirements", _install_requirements, "apt-get install them, with sudo if needed", named=False)
     verb("prune", _prune, "remove cached builds that the present sources do not lead to", named=False)

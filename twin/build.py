@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From nothing to a frozen, booted twin in the cache, from which clones resume in seconds.
 
-Two folders come out, each made under a temporary name and renamed when complete, so a killed build leaves no half one:
-``rootfs-<hash>`` (archive of the root file system, kernel headers) and ``<board>-<hash>`` (images and snapshot).
+Three folders come out, each made under a temporary name and renamed when complete, so a killed build leaves no half one:
+``rootfs-<hash>`` (archive of the root file system, kernel headers) for each release, ``image-<hash>`` (disk image, kernel,
+initramfs, key) for what boots alike, and ``<board>-<hash>`` (device tree, configuration space, snapshot).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Iterable, Iterator
 
 from . import apt, devicetree, modules, pciconfig, qemu, rootfs
-from .board import BOARDS, Board, load_named
+from .board import BOARDS, Board, files, load_named, names
 from .host import (
     Log,
     TwinError,
@@ -35,52 +36,47 @@ from .host import (
 from .instance import KEY_FILE, Instance
 
 PACKAGE = Path(__file__).parent
-#: What a built twin is made from, besides the board's own file.
-_BUILD_SOURCES = (
-    "apt.py",
-    "board.py",
-    "build.py",
-    "devicetree.py",
-    "modules.py",
-    "pciconfig.py",
-    "qemu.py",
-    "rootfs.py",
-    "guest/*.c",
-    "kernel/*.c",
-    "kernel/Makefile",
-)
+#: What an image is made from, besides the root file system; what a board's twin is, besides its image and board files.
+_IMAGE_SOURCES = ("apt.py", "modules.py", "rootfs.py", "guest/*.c", "kernel/*.c", "kernel/Makefile")
+_TWIN_SOURCES = ("board.py", "build.py", "devicetree.py", "pciconfig.py", "qemu.py")
+#: Files of an image, which the twins made from it link to.
+_IMAGE_FILES = (KEY_FILE, qemu.ROOT_IMAGE, qemu.KERNEL, qemu.INITRD)
 #: Temporary names of folders that are not complete yet.
 _UNFINISHED = ".building-"
 
 
-def twin_key(board_name: str) -> str:
-    """Hash of everything that a built twin is made from."""
-    digest = hashlib.sha256()
-    paths = [BOARDS / f"{board_name}.yml"]
-    for pattern in _BUILD_SOURCES:
-        paths += sorted(PACKAGE.glob(pattern))
-    for path in paths:
-        digest.update(f"{path.relative_to(PACKAGE)}\n".encode())
-        digest.update(path.read_bytes())
-    digest.update(qemu.version().encode())
-    digest.update(_rootfs_key().encode())
-    return digest.hexdigest()[:16]
+def _hash(parts: Iterable[str | Path]) -> str:
+    """Of texts, and of files with their names."""
+    texts = [f"{p.relative_to(PACKAGE)}\n".encode() + p.read_bytes() if isinstance(p, Path) else p.encode() for p in parts]
+    return hashlib.sha256(b"\n".join(texts)).hexdigest()[:16]
 
 
-def _rootfs_key() -> str:
-    parts = (rootfs.CODENAME, *rootfs.PACKAGES, *rootfs.BOOTSTRAP_OPTIONS)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def _sources(patterns: Iterable[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
 
 
-def built_folder(board_name: str) -> Path:
-    return cache_root() / f"{board_name}-{twin_key(board_name)}"
+def rootfs_folder(release: str) -> Path:
+    """Where the root file system of a release is, or would be."""
+    return cache_root() / f"rootfs-{_hash((release, *rootfs.PACKAGES, *rootfs.BOOTSTRAP_OPTIONS))}"
+
+
+def image_folder(board: Board) -> Path:
+    """Where what a board boots from is, or would be. Boards of one release and host name have one between them."""
+    parts = (rootfs_folder(board.release).name, board.hostname, *_sources(_IMAGE_SOURCES))
+    return cache_root() / f"image-{_hash(parts)}"
+
+
+def built_folder(board: Board) -> Path:
+    """Where a board's twin is, or would be."""
+    described = files(BOARDS / f"{board.name}.yml")
+    parts = (image_folder(board).name, qemu.version(), *described, *_sources(_TWIN_SOURCES))
+    return cache_root() / f"{board.name}-{_hash(parts)}"
 
 
 def ensure_built(board_name: str) -> Path:
     """The folder of the built twin, built now if there is none. TwinError: it could not be built."""
     board = load_named(board_name)
-    qemu.version()
-    folder = built_folder(board_name)
+    folder = built_folder(board)
     if folder.exists():
         return folder
     missing = missing_packages()
@@ -91,9 +87,9 @@ def ensure_built(board_name: str) -> Path:
             log = Log(checkout_state() / "build.log")
             for leftover in cache_root().glob(f"{_UNFINISHED}*"):
                 remove_tree(leftover)
-            root_folder = _ensure_rootfs(log)
+            image = _ensure_image(log, board, _ensure_rootfs(log, board.release))
             with _completed(folder) as work:
-                _build(log, board, root_folder, work)
+                _build(log, board, image, work)
     return folder
 
 
@@ -110,23 +106,23 @@ def _completed(folder: Path) -> Iterator[Path]:
             remove_tree(work)
 
 
-def _ensure_rootfs(log: Log) -> Path:
-    folder = cache_root() / f"rootfs-{_rootfs_key()}"
+def _ensure_rootfs(log: Log, release: str) -> Path:
+    folder = rootfs_folder(release)
     if folder.exists():
         return folder
     with _completed(folder) as work:
         archive = work / "rootfs.tar"
-        with log.step("root file system (the long one: several minutes)"):
-            rootfs.bootstrap(log, archive)
+        with log.step(f"root file system of {release} (the long one: several minutes)"):
+            rootfs.bootstrap(log, release, archive)
         kernel, version = rootfs.installed_kernel(archive)
         with log.step(f"headers of kernel {kernel}"):
-            sources = rootfs.sources_text() or _archive_sources(archive)
+            sources = rootfs.sources_text(release) or _archive_sources(archive, release)
             modules.fetch_headers(log, work / "headers", kernel, version, sources)
         (work / "kernel.json").write_text(json.dumps({"kernel": kernel, "version": version}) + "\n", encoding="ascii")
     return folder
 
 
-def _archive_sources(archive: Path) -> str:
+def _archive_sources(archive: Path, release: str) -> str:
     """The sources that mmdebstrap chose by itself and left in the archive, in deb822 form."""
     listing = subprocess.run(
         ["tar", "-xOf", str(archive), "--wildcards", "./etc/apt/sources.list*"],
@@ -134,41 +130,51 @@ def _archive_sources(archive: Path) -> str:
         text=True,
         check=False,
     ).stdout
-    return "\n".join(source.stanza() for source in apt.parse_one_line(listing, rootfs.CODENAME))
+    return "\n".join(source.stanza() for source in apt.parse_one_line(listing, release))
 
 
-def _build(log: Log, board: Board, root_folder: Path, work: Path) -> None:
+def _ensure_image(log: Log, board: Board, root_folder: Path) -> Path:
+    folder = image_folder(board)
+    if folder.exists():
+        return folder
     kernel = json.loads((root_folder / "kernel.json").read_text(encoding="ascii"))["kernel"]
-    log.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "twin", "-f", str(work / KEY_FILE)],
-        failure="ssh-keygen made no key",
-    )
-    with log.step("kernel modules and small programs"):
-        built_modules = modules.build(log, root_folder / "headers", kernel, work / "modules")
-        for program in ("init", "wake"):
-            _compile(log, rootfs.GUEST / f"{program}.c", work / program)
-    with log.step("disk image and initramfs"):
-        plan = work / "plan.json"
-        plan.write_text(
-            json.dumps(
-                {
-                    "archive": str(root_folder / "rootfs.tar"),
-                    "output": str(work),
-                    "kernel": kernel,
-                    "modules": [str(path) for path in built_modules],
-                    "hostname": board.hostname,
-                    "public_key": (work / f"{KEY_FILE}.pub").read_text(encoding="ascii"),
-                    "init": str(work / "init"),
-                    "wake": str(work / "wake"),
-                }
-            ),
-            encoding="utf-8",
-        )
+    with _completed(folder) as work:
         log.run(
-            [*user_namespace(), sys.executable, "-m", f"{__package__}.rootfs", str(plan)],
-            cwd=PACKAGE.parent,
-            failure="the disk image could not be made",
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "twin", "-f", str(work / KEY_FILE)],
+            failure="ssh-keygen made no key",
         )
+        with log.step("kernel modules and small programs"):
+            built_modules = modules.build(log, root_folder / "headers", kernel, work / "modules")
+            for program in ("init", "wake"):
+                _compile(log, rootfs.GUEST / f"{program}.c", work / program)
+        with log.step("disk image and initramfs"):
+            plan = work / "plan.json"
+            plan.write_text(
+                json.dumps(
+                    {
+                        "archive": str(root_folder / "rootfs.tar"),
+                        "output": str(work),
+                        "kernel": kernel,
+                        "modules": [str(path) for path in built_modules],
+                        "hostname": board.hostname,
+                        "public_key": (work / f"{KEY_FILE}.pub").read_text(encoding="ascii"),
+                        "init": str(work / "init"),
+                        "wake": str(work / "wake"),
+                    }
+                ),
+                encoding="utf-8",
+            )
+            log.run(
+                [*user_namespace(), sys.executable, "-m", f"{__package__}.rootfs", str(plan)],
+                cwd=PACKAGE.parent,
+                failure="the disk image could not be made",
+            )
+    return folder
+
+
+def _build(log: Log, board: Board, image: Path, work: Path) -> None:
+    for name in _IMAGE_FILES:
+        (work / name).symlink_to(Path("..", image.name, name))
     with log.step("device tree and PCIe configuration space"):
         (work / qemu.CONFIG_SPACE).write_bytes(pciconfig.board_image(board))
         _device_tree(log, board, work)
@@ -232,26 +238,27 @@ def self_checks(board: Board) -> list[tuple[str, str]]:
     for cluster in board.clusters:
         policy = f"/sys/devices/system/cpu/cpufreq/policy{cluster.cpus[0]}"
         checks.append((f"test -d {policy}", f"there is no {policy}"))
-    for controller in board.controllers:
-        checks.append((f"test -d /sys/bus/pci/devices/{controller.port_bdf}", f"no root port {controller.port_bdf}"))
-        if controller.slot:
-            bdf = controller.endpoint_bdf
-            checks.append((f"test -d /sys/bus/pci/devices/{bdf}", f"no device at {bdf}"))
-            if controller.slot.device.event_counter:
-                checks.append((f"test -d /sys/bus/pci/devices/{bdf}/msi_irqs", f"the driver of {bdf} took no MSI"))
+    for function in board.functions:
+        where = f"/sys/bus/pci/devices/{function.bdf}"
+        checks.append((f"test -d {where}", f"no device at {function.bdf}"))
+        if function.device.event_counter:
+            checks.append((f"test -d {where}/msi_irqs", f"the driver of {function.bdf} took no MSI"))
     return checks
 
 
-def prune(keep_boards: Iterable[str], keep_folders: Iterable[Path]) -> list[Path]:
-    """Remove cached twins and root file systems that the present sources do not lead to; their folders.
+def prune(keep_folders: Iterable[Path]) -> list[Path]:
+    """Remove what is cached and what the present sources do not lead to; the folders.
 
     ``keep_folders`` are those of running twins, which go on needing their key and their disk.
     """
     root = cache_root()
     if not root.exists():
         return []
-    kept = {f"{name}-{twin_key(name)}" for name in keep_boards} | {f"rootfs-{_rootfs_key()}"}
-    kept |= {folder.name for folder in keep_folders}
+    kept = set()
+    for board in map(load_named, names()):
+        kept |= {folder(board).name for folder in (built_folder, image_folder)} | {rootfs_folder(board.release).name}
+    for folder in keep_folders:
+        kept |= {folder.name, (folder / KEY_FILE).resolve().parent.name}
     removed = []
     with locked(root / "build.lock"):
         for folder in sorted(root.iterdir()):

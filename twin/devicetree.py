@@ -8,7 +8,7 @@ Appended text may repeat and extend any node, so the result stays one file that 
 
 from __future__ import annotations
 
-from .board import RAM_BASE, Board, Cluster, Controller
+from .board import BUSES, RAM_BASE, Board, Cluster, Controller, Function
 
 #: virtio-mmio places that the twin uses (disk, network, random numbers); the other ones cost boot time.
 VIRTIO_USED = 3
@@ -85,36 +85,43 @@ def _controller(number: int, controller: Controller) -> list[str]:
         f"\t\treg = <0 {controller.address:#x} 0 0x10000>, {config};",
         '\t\treg-names = "apb", "config";',
         f"\t\tlinux,pci-domain = <{controller.domain}>;",
-        f"\t\tbus-range = <{controller.first_bus:#x} {controller.first_bus + 15:#x}>;",
+        f"\t\tbus-range = <{controller.first_bus:#x} {controller.first_bus + BUSES - 1:#x}>;",
         f"\t\tranges = {io_range}, {memory_range};",
         f"\t\tmsi-map = {_msi_map(controller)};",
         "\t\t#interrupt-cells = <1>; interrupt-map-mask = <0 0 0 7>;",
         f"\t\tinterrupt-map = {_interrupt_map(number)};",
     ]
-    if controller.slot and controller.slot.of_node:
-        lines += [
-            f'\t\tpcie@0,0 {{ reg = <{controller.first_bus << 16:#x} 0 0 0 0>; device_type = "pci";',
-            "\t\t\t#address-cells = <3>; #size-cells = <2>; ranges;",
-            f"\t\t\tpcie@0,0 {{ reg = <{controller.first_bus + 1 << 16:#x} 0 0 0 0>; }};",
-            "\t\t};",
-        ]
+    for function in controller.functions:
+        if function.of_node:
+            lines += _node_of(controller, function)
     return [*lines, "\t};"]
 
 
+def _node_of(controller: Controller, function: Function) -> list[str]:
+    """A node for a function, inside those of the ports above it."""
+    path = [function]
+    while path[0].parent:
+        path.insert(0, next(port for port in controller.functions if port.bdf == path[0].parent))
+    lines = []
+    for step in path:
+        lines.append(f"\t\tpcie@{step.slot:x},0 {{ reg = <{step.requester_id << 8:#x} 0 0 0 0>;")
+        if step.is_port:
+            lines.append('\t\t\tdevice_type = "pci"; #address-cells = <3>; #size-cells = <2>; ranges;')
+    return lines + ["\t\t};"] * len(path)
+
+
 def _msi_map(controller: Controller) -> str:
-    """Requester id -> DeviceID: entries of <requester id, ITS, DeviceID, length>, sixteen buses per controller."""
-    first, end = controller.first_bus << 8, controller.first_bus + 16 << 8
-    slot = controller.slot
-    if slot is None or slot.its_device_id is None:
-        return f"<{first:#x} {_ITS} {_DEVICE_ID_BASE + first:#x} {end - first:#x}>"
-    endpoint = controller.first_bus + 1 << 8
-    return ", ".join(
-        (
-            f"<{first:#x} {_ITS} {_DEVICE_ID_BASE + first:#x} {endpoint - first:#x}>",
-            f"<{endpoint:#x} {_ITS} {slot.its_device_id:#x} 1>",
-            f"<{endpoint + 1:#x} {_ITS} {_DEVICE_ID_BASE + endpoint + 1:#x} {end - endpoint - 1:#x}>",
-        )
-    )
+    """Requester id -> DeviceID: entries of <requester id, ITS, DeviceID, length>, for all the controller's buses."""
+    entries = []
+    start, end = controller.first_bus << 8, controller.first_bus + BUSES << 8
+    for function in sorted(controller.functions, key=lambda function: function.requester_id):
+        if function.its_device_id is not None:
+            requester = function.requester_id
+            entries.append((start, _DEVICE_ID_BASE + start, requester - start))
+            entries.append((requester, function.its_device_id, 1))
+            start = requester + 1
+    entries.append((start, _DEVICE_ID_BASE + start, end - start))
+    return ", ".join(f"<{first:#x} {_ITS} {device_id:#x} {length:#x}>" for first, device_id, length in entries if length)
 
 
 def _interrupt_map(number: int) -> str:

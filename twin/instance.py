@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 from . import pciconfig, qemu
-from .board import FUNCTION_BYTES, Board, Link
+from .board import Board, Link
 from .host import TwinError, checkout_state, locked, runtime_root
 
 KEY_FILE = "id_ed25519"
@@ -209,13 +209,13 @@ class Instance:
         (it is not loaded, the vector is masked or not allocated) the rest is sent without waiting.
         TwinError: the board has no such endpoint.
         """
-        controller = self.board.outside_endpoint
-        if controller is None or controller.slot is None or not controller.slot.device.event_counter:
+        endpoint = self.board.outside_endpoint
+        if endpoint is None or not endpoint.device.event_counter:
             raise TwinError(
                 f"no endpoint of {self.board.name} takes interrupts from outside "
                 "(its_device_id: 0 and event_counter: true)"
             )
-        counter = controller.config_base + FUNCTION_BYTES + pciconfig.EVENT_CAP + pciconfig.EVENT_DATA
+        counter = endpoint.config_base + pciconfig.EVENT_CAP + pciconfig.EVENT_DATA
         taken, waiting = 0, True
         with self._memory() as memory:
             for _unused in range(count):
@@ -228,19 +228,27 @@ class Instance:
         return taken
 
     def set_link(self, bdf: str, gt_s: float, width: int) -> None:
-        """Change the negotiated link of a root port or endpoint, and of the other end; width 0 is a link that is down.
+        """Change the negotiated link of a port or endpoint, at both ends; width 0 is a link that is down.
 
         KeyError: the board has no such function. TwinError: no such speed.
         """
         if gt_s not in pciconfig.SPEED_CODES:
             raise TwinError(f"{gt_s} GT/s is no PCIe speed; there are {', '.join(map(str, pciconfig.SPEED_CODES))}")
-        controller, _unused = self.board.function_at(bdf)
-        status = pciconfig.link_status(Link(gt_s, width))
-        register = pciconfig.PCIE_CAP + pciconfig.LNKSTA
+        link = Link(gt_s, width)
         with self._memory() as memory:
-            memory.write16(controller.config_base + register, status | (0x2000 if width else 0))
-            if controller.slot:
-                memory.write16(controller.config_base + FUNCTION_BYTES + register, status)
+            for end in self.board.link_ends(self.board.function_at(bdf)):
+                register = end.config_base + pciconfig.PCIE_CAP + pciconfig.LNKSTA
+                memory.write16(register, pciconfig.link_register(end, link))
+
+    def kill(self, bdf: str) -> None:
+        """Make a function dead: its registers read all ones and take no write, until the machine is reset or rebooted.
+
+        KeyError: the board has no such function.
+        """
+        base = self.board.function_at(bdf).config_base
+        with self._memory() as memory:
+            memory.fill(base + pciconfig.PAGE, 2 * pciconfig.PAGE, 0x00)
+            memory.fill(base, pciconfig.PAGE, 0xFF)
 
     def _memory(self) -> qemu.Qtest:
         # One connection at a time: a second one would wait in the socket's queue and then time out.

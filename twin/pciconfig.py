@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The edgenpu.tuning authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Configuration space of the board's root ports and endpoints, as bytes that the twin's host controller serves.
+"""Configuration space of the board's ports and endpoints, as bytes that the twin's host controller serves.
 
 A function is four pages: the registers, the bits that a write changes, the bits that a written one clears, and a header
 that says which function it is (kernel/twin_pcie.c reads them). Register layouts: PCI Local Bus 3.0, PCI Express 3.0.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 
-from .board import FUNCTION_BYTES, Board, Controller, Device, Link
+from .board import FUNCTION_BYTES, Board, Function, Kind, Link
 
 PAGE = 0x1000
 PRESENT = 0x80000000
@@ -27,22 +27,18 @@ LNKSTA = 0x12
 #: Event counter data, relative to its capability (Designware's "RAS DES": vendor specific, id 2, revision 4).
 EVENT_DATA = 0x0C
 
-ROOT_PORT_ID = (0x1D87, 0x3588)
-ROOT_PORT_TYPE = 4
-ENDPOINT_TYPE = 0
-
 #: Speed in GT/s -> the code in Link Capabilities and Link Status.
 SPEED_CODES = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5}
 
 _BAR_TYPE_BITS = {"io": 0x1, "mem32": 0x0, "mem64": 0x4, "mem32-prefetch": 0x8, "mem64-prefetch": 0xC}
 
 
-class Function:
+class Registers:
     """One function's registers under construction: each register with its write behaviour."""
 
-    def __init__(self, bus: int, devfn: int = 0) -> None:
+    def __init__(self, requester_id: int) -> None:
         self._pages = bytearray(FUNCTION_BYTES)
-        struct.pack_into("<I", self._pages, 3 * PAGE, PRESENT | bus << 8 | devfn)
+        struct.pack_into("<I", self._pages, 3 * PAGE, PRESENT | requester_id)
         self._last_pointer = 0x34
         self._last_extended: int | None = None
 
@@ -75,138 +71,127 @@ class Function:
 def board_image(board: Board) -> bytes:
     """The hidden RAM of all controllers, from ``board.hidden_base`` on."""
     image = bytearray(board.hidden_bytes)
-    for controller in board.controllers:
-        start = controller.config_base - board.hidden_base
-        functions = root_port(controller)
-        if controller.slot:
-            functions += endpoint(controller.first_bus + 1, controller.slot.device, controller.slot.link)
-        image[start : start + len(functions)] = functions
+    for function in board.functions:
+        start = function.config_base - board.hidden_base
+        image[start : start + FUNCTION_BYTES] = function_image(function)
     return bytes(image)
 
 
-def root_port(controller: Controller) -> bytes:
-    """The root port of a controller. An empty slot is a root port whose link has width 0."""
-    link = controller.slot.link if controller.slot else Link(2.5, 0)
-    function = Function(controller.first_bus)
-    _header(function, ROOT_PORT_ID, class_code=0x060400, revision=0x01, header_type=1)
-    for offset, number in (
-        (0x18, controller.first_bus),
-        (0x19, controller.first_bus + 1),
-        (0x1A, controller.first_bus + 1),
-    ):
-        function.put(offset, 8, number, writable=0xFF)
-    function.put(0x1B, 8, 0, writable=0xFF)
-    # Windows behind the bridge: base above limit means closed until the kernel opens them.
-    function.put(0x1C, 8, 0xF1, writable=0xF0)
-    function.put(0x1D, 8, 0x01, writable=0xF0)
-    function.put(0x1E, 16, 0, clears=0xF900)
-    function.put(0x20, 16, 0xFFF0, writable=0xFFF0)
-    function.put(0x22, 16, 0x0000, writable=0xFFF0)
-    function.put(0x24, 16, 0xFFF1, writable=0xFFF0)
-    function.put(0x26, 16, 0x0001, writable=0xFFF0)
-    for offset in (0x28, 0x2C, 0x30):
-        function.put(offset, 32, 0, writable=0xFFFFFFFF)
-    function.put(0x3C, 8, 0, writable=0xFF)
-    function.put(0x3D, 8, 1)
-    function.put(0x3E, 16, 0, writable=0x005F)
-    _power_management(function)
-    _msi(function, vectors=32, maskable=False)
-    _pci_express(function, ROOT_PORT_TYPE, capability=controller.port, negotiated=link, max_payload=256)
-    _advanced_error_reporting(function, root=True)
-    return function.image()
-
-
-def endpoint(bus: int, device: Device, link: Link) -> bytes:
-    """A device behind a root port, with the link that it negotiated."""
-    function = Function(bus)
-    _header(function, (device.vendor, device.device), device.class_code, device.revision, header_type=0)
-    for base_register in device.bars:
-        type_bits = _BAR_TYPE_BITS[base_register.kind]
-        function.put(0x10 + 4 * base_register.index, 32, type_bits, writable=~(base_register.size - 1) & 0xFFFFFFFF)
-        if base_register.kind.startswith("mem64"):
-            function.put(0x14 + 4 * base_register.index, 32, 0, writable=0xFFFFFFFF)
-    function.put(0x2C, 16, device.subsystem_vendor)
-    function.put(0x2E, 16, device.subsystem_device)
-    function.put(0x3C, 8, 0, writable=0xFF)
-    function.put(0x3D, 8, 1)
-    _power_management(function)
-    _msi(function, device.msi_vectors, maskable=True)
-    _pci_express(function, ENDPOINT_TYPE, capability=device.link, negotiated=link, max_payload=device.max_payload)
-    _advanced_error_reporting(function, root=False)
+def function_image(function: Function) -> bytes:
+    """The four pages of a port or endpoint."""
+    device = function.device
+    registers = Registers(function.requester_id)
+    registers.put(0x00, 16, device.vendor)
+    registers.put(0x02, 16, device.device)
+    registers.put(0x04, 16, 0, writable=0x0547)
+    registers.put(0x06, 16, 0x0010, clears=0xF900)
+    registers.put(0x08, 32, device.class_code << 8 | device.revision)
+    registers.put(0x0C, 8, 0, writable=0xFF)
+    registers.put(0x0E, 8, 1 if function.is_port else 0)
+    registers.put(0x3C, 8, 0, writable=0xFF)
+    registers.put(0x3D, 8, 1)
+    if function.is_port:
+        _bridge(registers, function)
+    else:
+        _base_registers(registers, function)
+    _power_management(registers)
+    _msi(registers, device.msi_vectors, maskable=not function.is_port)
+    _pci_express(registers, function)
+    _advanced_error_reporting(registers, root=function.kind is Kind.ROOT_PORT)
     if device.event_counter:
-        function.begin_extended(EVENT_CAP, 0x000B, version=1)
-        function.put(EVENT_CAP + 0x04, 32, 0x0002 | 4 << 16 | 0x100 << 20)
-        function.put(EVENT_CAP + EVENT_DATA, 32, 0, writable=0xFFFFFFFF)
-    return function.image()
+        registers.begin_extended(EVENT_CAP, 0x000B, version=1)
+        registers.put(EVENT_CAP + 0x04, 32, 0x0002 | 4 << 16 | 0x100 << 20)
+        registers.put(EVENT_CAP + EVENT_DATA, 32, 0, writable=0xFFFFFFFF)
+    return registers.image()
 
 
-def link_status(link: Link) -> int:
-    """Link Status for a negotiated link: slot clock, and width 0 for no link."""
-    return SPEED_CODES[link.speed_gt_s] | link.width << 4 | 0x1000
+def _bridge(registers: Registers, function: Function) -> None:
+    """The registers of a port, which the PCI core sees as a bridge."""
+    for offset, number in ((0x18, function.bus), (0x19, function.buses[0]), (0x1A, function.buses[1])):
+        registers.put(offset, 8, number, writable=0xFF)
+    registers.put(0x1B, 8, 0, writable=0xFF)
+    # Windows behind the bridge: base above limit means closed until the kernel opens them.
+    registers.put(0x1C, 8, 0xF1, writable=0xF0)
+    registers.put(0x1D, 8, 0x01, writable=0xF0)
+    registers.put(0x1E, 16, 0, clears=0xF900)
+    registers.put(0x20, 16, 0xFFF0, writable=0xFFF0)
+    registers.put(0x22, 16, 0x0000, writable=0xFFF0)
+    registers.put(0x24, 16, 0xFFF1, writable=0xFFF0)
+    registers.put(0x26, 16, 0x0001, writable=0xFFF0)
+    for offset in (0x28, 0x2C, 0x30):
+        registers.put(offset, 32, 0, writable=0xFFFFFFFF)
+    registers.put(0x3E, 16, 0, writable=0x005F)
 
 
-def _header(function: Function, ids: tuple[int, int], class_code: int, revision: int, header_type: int) -> None:
-    function.put(0x00, 16, ids[0])
-    function.put(0x02, 16, ids[1])
-    function.put(0x04, 16, 0, writable=0x0547)
-    function.put(0x06, 16, 0x0010, clears=0xF900)
-    function.put(0x08, 32, class_code << 8 | revision)
-    function.put(0x0C, 8, 0, writable=0xFF)
-    function.put(0x0E, 8, header_type)
+def _base_registers(registers: Registers, function: Function) -> None:
+    for bar in function.device.bars:
+        type_bits = _BAR_TYPE_BITS[bar.kind]
+        registers.put(0x10 + 4 * bar.index, 32, type_bits, writable=~(bar.size - 1) & 0xFFFFFFFF)
+        if bar.kind.startswith("mem64"):
+            registers.put(0x14 + 4 * bar.index, 32, 0, writable=0xFFFFFFFF)
+    registers.put(0x2C, 16, function.device.subsystem_vendor)
+    registers.put(0x2E, 16, function.device.subsystem_device)
 
 
-def _power_management(function: Function) -> None:
-    function.begin_capability(PM_CAP, 0x01)
-    function.put(PM_CAP + 2, 16, 0x0003)
-    function.put(PM_CAP + 4, 16, 0x0008, writable=0x0003)
+def link_register(function: Function, link: Link) -> int:
+    """Link Status of a function for a negotiated link: slot clock, width 0 for no link, and a port's "link active"."""
+    active = 0x2000 if function.leads_down and link.width else 0
+    return SPEED_CODES[link.speed_gt_s] | link.width << 4 | 0x1000 | active
 
 
-def _msi(function: Function, vectors: int, maskable: bool) -> None:
+def _power_management(registers: Registers) -> None:
+    registers.begin_capability(PM_CAP, 0x01)
+    registers.put(PM_CAP + 2, 16, 0x0003)
+    registers.put(PM_CAP + 4, 16, 0x0008, writable=0x0003)
+
+
+def _msi(registers: Registers, vectors: int, maskable: bool) -> None:
     """MSI with 64-bit addresses. ``vectors`` is the capability: a power of two up to 32."""
-    function.begin_capability(MSI_CAP, 0x05)
+    registers.begin_capability(MSI_CAP, 0x05)
     log2 = vectors.bit_length() - 1
-    function.put(MSI_CAP + 2, 16, 0x80 | (0x100 if maskable else 0) | log2 << 1, writable=0x0071)
-    function.put(MSI_CAP + 4, 32, 0, writable=0xFFFFFFFC)
-    function.put(MSI_CAP + 8, 32, 0, writable=0xFFFFFFFF)
-    function.put(MSI_CAP + 12, 16, 0, writable=0xFFFF)
+    registers.put(MSI_CAP + 2, 16, 0x80 | (0x100 if maskable else 0) | log2 << 1, writable=0x0071)
+    registers.put(MSI_CAP + 4, 32, 0, writable=0xFFFFFFFC)
+    registers.put(MSI_CAP + 8, 32, 0, writable=0xFFFFFFFF)
+    registers.put(MSI_CAP + 12, 16, 0, writable=0xFFFF)
     if maskable:
-        function.put(MSI_CAP + 16, 32, 0, writable=(1 << vectors) - 1)
+        registers.put(MSI_CAP + 16, 32, 0, writable=(1 << vectors) - 1)
 
 
-def _pci_express(function: Function, port_type: int, capability: Link, negotiated: Link, max_payload: int) -> None:
+def _pci_express(registers: Registers, function: Function) -> None:
     """The PCI Express capability, version 2. Max_Payload_Size in force is 128 and MaxReadReq 512, as after reset."""
+    kind, capability, down = function.kind, function.device.link, function.leads_down
     speed = SPEED_CODES[capability.speed_gt_s]
-    root = port_type == ROOT_PORT_TYPE
-    function.begin_capability(PCIE_CAP, 0x10)
-    function.put(PCIE_CAP + 0x02, 16, 2 | port_type << 4)
-    payload_code = (max_payload // 128).bit_length() - 1
-    function.put(PCIE_CAP + 0x04, 32, payload_code | 0x8000 | (0 if root else 0x0FC0))
-    function.put(PCIE_CAP + 0x08, 16, 0x2010, writable=0x7FFF)
-    function.put(PCIE_CAP + 0x0A, 16, 0, clears=0x000F)
+    root = kind is Kind.ROOT_PORT
+    registers.begin_capability(PCIE_CAP, 0x10)
+    registers.put(PCIE_CAP + 0x02, 16, 2 | kind << 4)
+    payload_code = (function.device.max_payload // 128).bit_length() - 1
+    registers.put(PCIE_CAP + 0x04, 32, payload_code | 0x8000 | (0 if function.is_port else 0x0FC0))
+    registers.put(PCIE_CAP + 0x08, 16, 0x2010, writable=0x7FFF)
+    registers.put(PCIE_CAP + 0x0A, 16, 0, clears=0x000F)
     # ASPM not supported: neither end of any link here offers it.
-    function.put(PCIE_CAP + 0x0C, 32, speed | capability.width << 4 | (1 << 20 if root else 0) | 1 << 22)
-    function.put(PCIE_CAP + 0x10, 16, 0x0040, writable=0x03CB)
-    active = 0x2000 if root and negotiated.width else 0
-    function.put(PCIE_CAP + LNKSTA, 16, link_status(negotiated) | active, clears=0xC000 if root else 0)
+    port_number = function.slot << 24
+    registers.put(PCIE_CAP + 0x0C, 32, port_number | speed | capability.width << 4 | (1 << 20 if down else 0) | 1 << 22)
+    registers.put(PCIE_CAP + 0x10, 16, 0x0040, writable=0x03CB)
+    registers.put(PCIE_CAP + LNKSTA, 16, link_register(function, function.link), clears=0xC000 if down else 0)
     if root:
-        function.put(PCIE_CAP + 0x1C, 16, 0, writable=0x001F)
-        function.put(PCIE_CAP + 0x1E, 16, 0x0001)
-        function.put(PCIE_CAP + 0x20, 32, 0, clears=0x00010000)
-    function.put(PCIE_CAP + 0x24, 32, 0x0010)
-    function.put(PCIE_CAP + 0x28, 16, 0, writable=0x041F)
-    function.put(PCIE_CAP + 0x2C, 32, ((1 << speed) - 1) << 1)
-    function.put(PCIE_CAP + 0x30, 16, speed, writable=0x000F)
-    function.put(PCIE_CAP + 0x32, 16, 0x001E if negotiated.speed_gt_s >= 8 else 0x0001)
+        registers.put(PCIE_CAP + 0x1C, 16, 0, writable=0x001F)
+        registers.put(PCIE_CAP + 0x1E, 16, 0x0001)
+        registers.put(PCIE_CAP + 0x20, 32, 0, clears=0x00010000)
+    registers.put(PCIE_CAP + 0x24, 32, 0x0010)
+    registers.put(PCIE_CAP + 0x28, 16, 0, writable=0x041F)
+    registers.put(PCIE_CAP + 0x2C, 32, ((1 << speed) - 1) << 1)
+    registers.put(PCIE_CAP + 0x30, 16, speed, writable=0x000F)
+    registers.put(PCIE_CAP + 0x32, 16, 0x001E if function.link.speed_gt_s >= 8 else 0x0001)
 
 
-def _advanced_error_reporting(function: Function, root: bool) -> None:
-    function.begin_extended(AER_CAP, 0x0001, version=2)
-    function.put(AER_CAP + 0x04, 32, 0, clears=0x03FFF030)
-    function.put(AER_CAP + 0x08, 32, 0, writable=0x03FFF030)
-    function.put(AER_CAP + 0x0C, 32, 0x00462030, writable=0x03FFF030)
-    function.put(AER_CAP + 0x10, 32, 0, clears=0x0000F1C1)
-    function.put(AER_CAP + 0x14, 32, 0x00002000, writable=0x0000F1C1)
-    function.put(AER_CAP + 0x18, 32, 0x000000A0, writable=0x00000140)
+def _advanced_error_reporting(registers: Registers, root: bool) -> None:
+    registers.begin_extended(AER_CAP, 0x0001, version=2)
+    registers.put(AER_CAP + 0x04, 32, 0, clears=0x03FFF030)
+    registers.put(AER_CAP + 0x08, 32, 0, writable=0x03FFF030)
+    registers.put(AER_CAP + 0x0C, 32, 0x00462030, writable=0x03FFF030)
+    registers.put(AER_CAP + 0x10, 32, 0, clears=0x0000F1C1)
+    registers.put(AER_CAP + 0x14, 32, 0x00002000, writable=0x0000F1C1)
+    registers.put(AER_CAP + 0x18, 32, 0x000000A0, writable=0x00000140)
     if root:
-        function.put(AER_CAP + 0x2C, 32, 0, writable=0x00000007)
-        function.put(AER_CAP + 0x30, 32, 0, clears=0x0000007F)
+        registers.put(AER_CAP + 0x2C, 32, 0, writable=0x00000007)
+        registers.put(AER_CAP + 0x30, 32, 0, clears=0x0000007F)

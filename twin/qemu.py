@@ -209,6 +209,9 @@ class Qtest:
     def write16(self, address: int, value: int) -> None:
         self._command(f"writew {address:#x} {value:#x}")
 
+    def fill(self, address: int, size: int, value: int) -> None:
+        self._command(f"memset {address:#x} {size:#x} {value:#x}")
+
     def read32(self, address: int) -> int:
         return int(self._command(f"readl {address:#x}"), 0)
 

@@ -23,7 +23,6 @@ from typing import Iterable
 from . import apt
 from .host import Log, TwinError, is_foreign
 
-CODENAME = "bookworm"
 PACKAGES = (
     "linux-image-arm64",
     "systemd-sysv",
@@ -116,7 +115,7 @@ _FILES = {
 }
 
 
-def bootstrap(log: Log, target: Path) -> None:
+def bootstrap(log: Log, release: str, target: Path) -> None:
     """Write the archive of a plain arm64 Debian, of the host's own mirror, to ``target``."""
     if is_foreign():
         _enable_foreign_programs(log)
@@ -124,8 +123,8 @@ def bootstrap(log: Log, target: Path) -> None:
     settings = target.with_name("apt.conf")
     settings.write_text(apt.host_settings(), encoding="utf-8")
     options.append(f"--aptopt={settings}")
-    stanzas = sources_text()
-    arguments = [CODENAME, str(target)]
+    stanzas = sources_text(release)
+    arguments = [release, str(target)]
     if stanzas:
         arguments.append("-")
     log.run(
@@ -138,9 +137,9 @@ def bootstrap(log: Log, target: Path) -> None:
     settings.unlink()
 
 
-def sources_text() -> str:
-    """The host's Debian sources in deb822 form; empty: leave the choice to mmdebstrap."""
-    return "\n".join(source.stanza() for source in apt.host_sources(CODENAME))
+def sources_text(release: str) -> str:
+    """The host's Debian sources, but of the given release, in deb822 form; empty: leave the choice to mmdebstrap."""
+    return "\n".join(source.stanza() for source in apt.host_sources(release))
 
 
 def _enable_foreign_programs(log: Log) -> None:

@@ -18,6 +18,7 @@ from .instance import BUILD_NAME, Instance
 
 DEFAULT_NAME = "cm3588"
 DEFAULT_BOARD = "cm3588"
+DEFAULT_CARD = "0003:31:00.0"
 
 
 class Twin:
@@ -105,6 +106,10 @@ class Twin:
     def set_link(self, bdf: str, gt_s: float, width: int) -> None:
         """Change a negotiated link; see Instance.set_link."""
         self._instance.set_link(bdf, gt_s, width)
+
+    def kill(self, bdf: str) -> None:
+        """Make a card dead until the next reset; see Instance.kill."""
+        self._instance.kill(bdf)
 
     def reset(self) -> None:
         """Back to the snapshot, on the same port."""

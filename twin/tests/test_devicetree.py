@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from twin.board import Board, Controller, load_named
+from twin.board import FUNCTION_BYTES, Board, load_named, names
 from twin.devicetree import append_board
 
 #: As much of QEMU's own tree as the appended text refers to.
@@ -40,9 +40,7 @@ def node(text: str, start: str) -> str:
 def test_the_cards_controller_has_the_boards_addresses() -> None:
     board = load_named("cm3588")
     text = node(append_board(QEMU_DTS, board), "pcie@fe180000")
-    controller = board.outside_endpoint
-    assert isinstance(controller, Controller)
-    assert f"reg = <0 0xfe180000 0 0x10000>, <0 {controller.config_base:#x} 0 0x8000>;" in text
+    assert f"reg = <0 0xfe180000 0 0x10000>, <0 {board.controllers[3].config_base:#x} 0 0x8000>;" in text
     assert "linux,pci-domain = <3>;" in text
     assert "bus-range = <0x30 0x3f>;" in text
 
@@ -50,9 +48,32 @@ def test_the_cards_controller_has_the_boards_addresses() -> None:
 def test_msis_of_the_card_alone_have_the_device_id_of_the_outside() -> None:
     text = append_board(QEMU_DTS, load_named("cm3588"))
     its = "&{/intc@8000000/its@8080000}"
-    assert f"<0x3100 {its} 0x0 1>" in node(text, "pcie@fe180000")
-    assert text.count(f"{its} 0x0 1>") == 1
+    assert f"<0x3100 {its} 0x0 0x1>" in node(text, "pcie@fe180000")
+    assert text.count(f"{its} 0x0 0x1>") == 1
     assert f"msi-map = <0x0 {its} 0x8000 0x1000>;" in node(text, "pcie@fe150000")
+
+
+def test_msis_of_all_buses_behind_a_switch_are_mapped() -> None:
+    board = load_named("switch")
+    text = node(append_board(QEMU_DTS, board), "pcie@fe180000")
+    assert f"<0 {board.controllers[3].config_base:#x} 0 {9 * FUNCTION_BYTES:#x}>;" in text
+    mapped = []
+    for line in re.findall(r"msi-map = (.*);", text):
+        for entry in re.findall(r"<(\S+) &{\S+} (\S+) (\S+)>", line):
+            first, device_id, length = (int(number, 16) for number in entry)
+            mapped += [(requester, requester - first + device_id) for requester in range(first, first + length)]
+    assert [requester for requester, _unused in mapped] == list(range(0x3000, 0x4000))
+    device_ids = [device_id for _unused, device_id in mapped]
+    assert len(set(device_ids)) == len(device_ids) and dict(mapped)[0x3300] == 0
+
+
+def test_nodes_behind_a_switch_lie_in_those_of_its_ports() -> None:
+    board = load_named("switch")
+    controller = board.controllers[3]
+    functions = tuple(replace(f, of_node=f.bdf == "0003:35:00.0") for f in controller.functions)
+    text = append_board(QEMU_DTS, replace(board, controllers=(replace(controller, functions=functions),)))
+    regs = re.findall(r"pcie@(\S+),0 { reg = <(\S+) 0 0 0 0>", text)
+    assert regs == [("0", "0x300000"), ("0", "0x310000"), ("2", "0x321000"), ("0", "0x350000")]
 
 
 def test_only_the_slot_that_asks_for_it_has_child_nodes() -> None:
@@ -71,7 +92,7 @@ def test_clusters_give_capacity_clock_and_frequencies() -> None:
 
 
 @pytest.mark.skipif(shutil.which("dtc") is None, reason="dtc is not installed")
-@pytest.mark.parametrize("board", [load_named("cm3588"), replace(load_named("cm3588"), controllers=())])
+@pytest.mark.parametrize("board", [*map(load_named, names()), replace(load_named("cm3588"), controllers=())])
 def test_dtc_compiles_it(board: Board, tmp_path: Path) -> None:
     source = tmp_path / "board.dts"
     source.write_text(append_board(QEMU_DTS, board), encoding="utf-8")

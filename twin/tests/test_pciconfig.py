@@ -11,7 +11,7 @@ from typing import Iterator
 import pytest
 
 from twin import pciconfig
-from twin.board import FUNCTION_BYTES, Board, Controller, load_named
+from twin.board import FUNCTION_BYTES, Board, Function, Kind, load_named, names
 
 SPEEDS = {code: speed for speed, code in pciconfig.SPEED_CODES.items()}
 
@@ -47,20 +47,15 @@ class Registers:
         return found
 
 
-def functions(board: Board) -> Iterator[tuple[Controller, Registers, Registers | None]]:
+def functions(board: Board) -> Iterator[tuple[Function, Registers]]:
     image = pciconfig.board_image(board)
-    for controller in board.controllers:
-        start = controller.config_base - board.hidden_base
-        port = Registers(image[start : start + FUNCTION_BYTES])
-        endpoint = Registers(image[start + FUNCTION_BYTES : start + 2 * FUNCTION_BYTES]) if controller.slot else None
-        yield controller, port, endpoint
+    for function in board.functions:
+        start = function.config_base - board.hidden_base
+        yield function, Registers(image[start : start + FUNCTION_BYTES])
 
 
 def card() -> Registers:
-    for controller, _unused, endpoint in functions(load_named("cm3588")):
-        if controller.endpoint_bdf == "0003:31:00.0" and endpoint is not None:
-            return endpoint
-    raise AssertionError("the board has no card")
+    return next(registers for function, registers in functions(load_named("cm3588")) if function.bdf == "0003:31:00.0")
 
 
 def link(registers: Registers, offset: int) -> tuple[float, int]:
@@ -68,35 +63,64 @@ def link(registers: Registers, offset: int) -> tuple[float, int]:
     return SPEEDS.get(value & 0xF, 0.0), value >> 4 & 0x3F
 
 
-def test_every_function_says_where_it_is() -> None:
-    for controller, port, endpoint in functions(load_named("cm3588")):
-        assert port.read(3 * pciconfig.PAGE) == pciconfig.PRESENT | controller.first_bus << 8
-        if endpoint is not None:
-            assert endpoint.read(3 * pciconfig.PAGE) == pciconfig.PRESENT | controller.first_bus + 1 << 8
+@pytest.mark.parametrize("name", names())
+def test_every_function_says_where_it_is(name: str) -> None:
+    places = set()
+    for function, registers in functions(load_named(name)):
+        place = registers.read(3 * pciconfig.PAGE)
+        domain, bus, rest = function.bdf.split(":")
+        assert place == pciconfig.PRESENT | int(bus, 16) << 8 | int(rest[:2], 16) << 3
+        places.add((domain, place))
+    assert len(places) == len(list(load_named(name).functions))
 
 
-def test_identity_and_link_of_every_endpoint_are_the_boards() -> None:
-    seen = 0
-    for controller, _unused, endpoint in functions(load_named("cm3588")):
-        if controller.slot is None or endpoint is None:
-            continue
-        device = controller.slot.device
-        assert (endpoint.read(0, 16), endpoint.read(2, 16)) == (device.vendor, device.device)
-        assert (endpoint.read(0x2C, 16), endpoint.read(0x2E, 16)) == (device.subsystem_vendor, device.subsystem_device)
-        assert endpoint.read(8) == device.class_code << 8 | device.revision
-        assert link(endpoint, 0x0C) == (device.link.speed_gt_s, device.link.width)
-        assert link(endpoint, 0x12) == (controller.slot.link.speed_gt_s, controller.slot.link.width)
-        seen += 1
-    assert seen == 4
+@pytest.mark.parametrize("name", names())
+def test_identity_and_link_of_every_function_are_the_boards(name: str) -> None:
+    for function, registers in functions(load_named(name)):
+        device = function.device
+        assert (registers.read(0, 16), registers.read(2, 16)) == (device.vendor, device.device)
+        assert registers.read(8) == device.class_code << 8 | device.revision
+        assert link(registers, 0x0C) == (device.link.speed_gt_s, device.link.width)
+        assert link(registers, 0x12) == (function.link.speed_gt_s, function.link.width)
+        assert registers.read(0x72, 16) >> 4 & 0xF == function.kind
+        assert registers.read(0x0E, 8) == (0 if function.kind is Kind.ENDPOINT else 1)
+        if function.kind is Kind.ENDPOINT:
+            subsystem = (registers.read(0x2C, 16), registers.read(0x2E, 16))
+            assert subsystem == (device.subsystem_vendor, device.subsystem_device)
 
 
 def test_root_ports_lead_to_their_bus_and_an_empty_slot_has_no_link() -> None:
     widths = {}
-    for controller, port, _unused in functions(load_named("cm3588")):
-        assert (port.read(0x18, 8), port.read(0x19, 8)) == (controller.first_bus, controller.first_bus + 1)
-        assert link(port, 0x0C) == (controller.port.speed_gt_s, controller.port.width)
-        widths[controller.domain] = link(port, 0x12)[1]
+    for function, registers in functions(load_named("cm3588")):
+        if function.kind is Kind.ROOT_PORT:
+            assert (registers.read(0x18, 8), registers.read(0x19, 8)) == (function.bus, function.bus + 1)
+            widths[function.domain] = link(registers, 0x12)[1]
     assert widths == {0: 1, 1: 1, 2: 0, 3: 1, 4: 1}
+
+
+def test_bridges_of_a_switch_lead_to_their_buses() -> None:
+    found = {}
+    for function, registers in functions(load_named("switch")):
+        if function.domain == 3 and function.is_port:
+            active = bool(registers.read(0x82, 16) & 0x2000)
+            numbers = tuple(registers.read(offset, 8) for offset in (0x18, 0x19, 0x1A))
+            found[function.bdf[5:]] = (numbers, link(registers, 0x12)[1], active)
+    assert found == {
+        "30:00.0": ((0x30, 0x31, 0x36), 1, True),
+        # An upstream port has its link above it, and does not report whether that one is active.
+        "31:00.0": ((0x31, 0x32, 0x36), 1, False),
+        "32:00.0": ((0x32, 0x33, 0x33), 2, True),
+        "32:01.0": ((0x32, 0x34, 0x34), 0, False),
+        "32:02.0": ((0x32, 0x35, 0x35), 2, True),
+        "32:03.0": ((0x32, 0x36, 0x36), 2, True),
+    }
+
+
+def test_only_a_root_port_has_roots_registers() -> None:
+    for function, registers in functions(load_named("switch")):
+        root = function.kind is Kind.ROOT_PORT
+        assert bool(registers.read(pciconfig.PAGE + 0x70 + 0x1C, 16)) == root, "Root Control"
+        assert bool(registers.read(pciconfig.PAGE + 0x100 + 0x2C)) == root, "Root Error Command"
 
 
 def test_the_card_is_what_lspci_shows_of_a_real_one() -> None:

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from box import CARD, COMMAND, TUNED, Box
 
@@ -20,7 +18,7 @@ def test_root_may_look_and_apply_and_changes_nothing(box: Box) -> None:
 
 def test_diagnosis_finds_nothing_to_do(box: Box) -> None:
     """As data, for other programs."""
-    report = json.loads(box.shell(f"{COMMAND} diagnose --json"))
+    report = box.diagnosis()
     assert [card["bdf"] for card in report["cards"]] == [CARD]
     assert {finding["severity"] for finding in report["findings"]} <= {"ok", "info"}
 

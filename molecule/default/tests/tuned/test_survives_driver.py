@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from box import CARD, DRIVER, TUNED, UNIT, Box
-
-RELOAD = "modprobe -r ax_pcie_host_dev; modprobe ax_pcie_host_dev"
+from box import CARD, DRIVER, RELOAD, TUNED, UNIT, Box
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import testinfra
 from testinfra.backend.base import CommandResult
@@ -19,6 +19,7 @@ from testinfra.backend.base import CommandResult
 from twin import Twin
 
 CARD = "0003:31:00.0"
+RELOAD = "modprobe -r ax_pcie_host_dev; modprobe ax_pcie_host_dev"
 DRIVER = "/sys/bus/pci/drivers/ax_pcie_dev_host"
 UNIT = "edgenpu-tuning.service"
 COMMAND = "/usr/local/bin/edgenpu-tuning"
@@ -84,6 +85,13 @@ TUNED_GOVERNORS = {"policy0": "schedutil", "policy4": "performance", "policy6": 
 TUNED = State("4", "4", TUNED_GOVERNORS)
 
 
+class Place(NamedTuple):
+    """CPUs that one vector of a card may use, and those that it uses."""
+
+    allowed: str
+    effective: str
+
+
 class Thread(NamedTuple):
     """The thread that does an interrupt's work: the CPUs it may run on, and the one it ran on last."""
 
@@ -133,13 +141,39 @@ class Box:
         governors = {name: value for name, value in found.items() if name.startswith("policy")}
         return State(found["allowed"], found["effective"], governors, found["Result"])
 
-    def irq(self) -> int:
-        """Return the number that the card's interrupt has now."""
-        return int(self.shell(f"ls /sys/bus/pci/devices/{CARD}/msi_irqs"))
+    def irqs(self, card: str = CARD) -> list[int]:
+        """Return the numbers that a card's interrupts have now, by vector."""
+        return sorted(map(int, self.shell(f"ls /sys/bus/pci/devices/{card}/msi_irqs").split()))
 
-    def counts(self) -> dict[int, int]:
-        """Return how often each CPU has served the card's interrupt; the kernel tells it of online CPUs only."""
-        header, line = self.shell(f"head -n 1 /proc/interrupts; grep ' {CARD}$' /proc/interrupts").splitlines()
+    def irq(self) -> int:
+        """Return the number that the card's only interrupt has now."""
+        (number,) = self.irqs()
+        return number
+
+    def places(self, *cards: str) -> dict[str, list[Place]]:
+        """Return where each vector of the cards is, when the events of the machine are over."""
+        self.shell(_CALM)
+        found = {}
+        for card in cards:
+            files = "smp_affinity_list effective_affinity_list"
+            lines = self.shell(f"for irq in {self._words(card)}; do cd /proc/irq/$irq; cat {files}; done").splitlines()
+            found[card] = [Place(*pair) for pair in zip(lines[::2], lines[1::2], strict=True)]
+        return found
+
+    def _words(self, card: str) -> str:
+        return " ".join(map(str, self.irqs(card)))
+
+    def fire(self, count: int, card: str, vector: int = 0) -> dict[int, int]:
+        """Let the card's driver raise one of its interrupts, and return how many each CPU served (not zero)."""
+        irq = self.irqs(card)[vector]
+        before = self.counts(irq)
+        self.shell(f"echo {vector} {count} > /sys/bus/pci/devices/{card}/fire")
+        return {cpu: number - before[cpu] for cpu, number in self.counts(irq).items() if number > before[cpu]}
+
+    def counts(self, irq: int | None = None) -> dict[int, int]:
+        """Return how often each CPU has served an interrupt (the card's); the kernel tells it of online CPUs only."""
+        wanted = f"^ *{self.irq() if irq is None else irq}:"
+        header, line = self.shell(f"head -n 1 /proc/interrupts; grep '{wanted}' /proc/interrupts").splitlines()
         cpus = [int(word.removeprefix("CPU")) for word in header.split()]
         return dict(zip(cpus, map(int, line.split()[1 : len(cpus) + 1]), strict=True))
 
@@ -194,9 +228,24 @@ class Box:
         value: dict[str, dict[str, str]] = json.loads((self._notes / f"{name}.json").read_text(encoding="utf-8"))
         return value
 
+    def diagnosis(self) -> dict[str, Any]:
+        """Return what the command on the machine finds, as data."""
+        report: dict[str, Any] = json.loads(self.shell(f"{COMMAND} diagnose --json"))
+        return report
+
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """Return what the command on the machine finds, by id."""
+        return {finding["id"]: finding for finding in self.diagnosis()["findings"]}
+
+    def report(self, when: str = "done") -> dict[str, Any]:
+        """Return the report of check mode ("predicted") or of the last run ("done")."""
+        path = self._notes / when / f"{self.twin.name}.json"
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return report
+
     def changes(self, when: str) -> set[str]:
         """Return the paths that the report of "predicted" or "done" says were (or would be) changed."""
-        report = json.loads((self._notes / when / "molecule.json").read_text(encoding="utf-8"))
+        report = self.report(when)
         return {change["path"] for role in report["actions"].values() for change in role["changes"]}
 
     def hang_up(self) -> None:
