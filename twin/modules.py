@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from . import apt
 from .host import Log, TwinError, is_foreign
 
 SOURCES = Path(__file__).parent / "kernel"
+#: Where the build tools' own C library is, beside the headers.
+LIBC = "libc"
 
 
 def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: str) -> None:
@@ -19,7 +23,8 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
 
     ``kernel`` is what uname -r says there, ``version`` the Debian version of its package, ``sources`` deb822 text.
     They come through an apt of our own (its state lies below ``target``), so the host's package lists and
-    architectures stay as they are. The build tools among them run on the host, so they are of its architecture.
+    architectures stay as they are. The build tools among them run on the host, so they are of its architecture; and since
+    they may want a newer C library than the host has, they bring that of their own release.
     """
     state = target / "apt"
     for folder in (
@@ -46,22 +51,52 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
     log.run(["apt-get", "update"], env=environment, failure="the package lists for the kernel's headers did not load")
     flavour = kernel.rpartition("-")[2]
     release = kernel[: -len(flavour) - 1]
-    series = ".".join(kernel.split(".")[:2])
     packages = [f"linux-headers-{kernel}:arm64={version}", f"linux-headers-{release}-common={version}"]
-    kbuild = f"linux-kbuild-{series}:{host_architecture}={version}"
     downloads = target / "packages"
     downloads.mkdir()
-    log.run(
-        ["apt-get", "download", *packages, kbuild],
-        cwd=downloads,
-        env=environment,
-        failure=f"the headers of kernel {kernel} ({version}) could not be downloaded",
-    )
+
+    def download(*names: str) -> None:
+        log.run(
+            ["apt-get", "download", *names],
+            cwd=downloads,
+            env=environment,
+            failure=f"the headers of kernel {kernel} ({version}) could not be downloaded",
+        )
+
+    download(*packages)
+    (headers,) = downloads.glob(f"linux-headers-{kernel}_*.deb")
+    depends = log.run(["dpkg-deb", "-f", str(headers), "Depends"], failure=f"{headers.name} could not be read")
+    tools = re.search(r"linux-kbuild-[^ ,]+", depends)
+    if not tools:
+        raise TwinError(f"{headers.name} does not say which build tools it needs. See {log.path}.")
+    download(f"{tools[0]}:{host_architecture}={version}", f"libc6:{host_architecture}")
     for package in sorted(downloads.glob("*.deb")):
-        log.run(["dpkg-deb", "-x", str(package), str(target)], failure=f"{package.name} could not be unpacked")
+        place = target / LIBC if package.name.startswith("libc6_") else target
+        log.run(["dpkg-deb", "-x", str(package), str(place)], failure=f"{package.name} could not be unpacked")
     shutil.rmtree(downloads)
     shutil.rmtree(state)
     _make_movable(target / "usr/src" / f"linux-headers-{kernel}", log)
+    _wrap_tools(target / "usr/lib" / tools[0], target / LIBC)
+
+
+def _wrap_tools(tools: Path, libc: Path) -> None:
+    """Let programs run with a C library of their own, wherever the folder is moved to."""
+    loader = next(path for path in sorted(libc.rglob("ld-linux*.so.*")) if not path.is_symlink())
+    for program in sorted(tools.rglob("*")):
+        if program.is_symlink() or not program.is_file() or not os.access(program, os.X_OK):
+            continue
+        with program.open("rb") as stream:
+            if stream.read(4) != b"\x7fELF":
+                continue
+        binary = program.rename(program.with_name(f"{program.name}.bin"))
+        way = f"${{0%/*}}/{os.path.relpath(loader, program.parent)}"
+        program.write_text(
+            # Some of them look for others by the name that they are called by.
+            f'#!/bin/sh\nexec "{way}" --argv0 "$0" --library-path "{os.path.dirname(way)}" '
+            f'"${{0%/*}}/{binary.name}" "$@"\n',
+            encoding="ascii",
+        )
+        program.chmod(0o755)
 
 
 def _make_movable(headers: Path, log: Log) -> None:
@@ -77,6 +112,8 @@ def build(log: Log, headers: Path, kernel: str, work: Path) -> list[Path]:
     """Compile the modules for a kernel; the .ko files."""
     shutil.copytree(SOURCES, work)
     command = ["make", "-C", str(headers / "usr/src" / f"linux-headers-{kernel}"), f"M={work}", "ARCH=arm64", "modules"]
+    # What the kernel's own compiler can, the one at hand may not; type information for BPF would need one more program.
+    command += ["CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     # Named here, for the headers ask for the very compiler version that built the kernel.
     compiler = "gcc"
     if is_foreign():

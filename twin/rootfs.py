@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -283,9 +284,14 @@ def make_initramfs(output: Path, root: Path, kernel: str, modules: list[Path], i
     _install_program(init, tree / "init")
     paths = _with_dependencies(root, kernel, INITRAMFS_MODULES)
     paths += [module for module in modules if module.name.startswith("twin_")]
+    order = []
     for path in paths:
-        shutil.copy(path, tree / "modules" / path.name)
-    _write(tree / "modules/order", "".join(f"/modules/{path.name}\n" for path in paths))
+        # The kernel cannot be asked to unpack them before it is known what it can unpack.
+        packed = path.suffix == ".xz"
+        target = tree / "modules" / (path.stem if packed else path.name)
+        target.write_bytes(lzma.decompress(path.read_bytes()) if packed else path.read_bytes())
+        order.append(f"/modules/{target.name}\n")
+    _write(tree / "modules/order", "".join(order))
     names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*"))
     with (output / "initrd").open("wb") as stream:
         subprocess.run(

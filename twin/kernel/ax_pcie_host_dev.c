@@ -9,6 +9,7 @@
 #include <linux/atomic.h>
 #include <linux/delay.h>
 #include <linux/interrupt.h>
+#include <linux/iopoll.h>
 #include <linux/irq.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -52,8 +53,10 @@ static irqreturn_t ax_irq(int irq, void *data)
 {
 	struct ax_card *card = ((struct ax_vector *)data)->card;
 
+	int events = atomic_inc_return(&card->events);
+
 	if (card->event_cap)
-		pci_write_config_dword(card->pdev, card->event_cap + AX_EVENT_DATA, atomic_inc_return(&card->events));
+		pci_write_config_dword(card->pdev, card->event_cap + AX_EVENT_DATA, events);
 	return IRQ_WAKE_THREAD;
 }
 
@@ -75,11 +78,14 @@ static ssize_t fire_store(struct device *dev, struct device_attribute *attr, con
 	if (sscanf(text, "%u %u", &vector, &count) < 1 || vector >= card->vectors)
 		return -EINVAL;
 	while (count--) {
+		int before = atomic_read(&card->events), now;
+
 		ret = irq_inject_interrupt(pci_irq_vector(card->pdev, vector));
+		/* The next one must not find this one still pending: two would be counted as one. */
+		if (!ret)
+			ret = read_poll_timeout(atomic_read, now, now != before, 100, 2000000, false, &card->events);
 		if (ret)
 			return ret;
-		/* The next one must not find this one still pending: two would be counted as one. */
-		usleep_range(200, 400);
 	}
 	return length;
 }

@@ -109,8 +109,8 @@ def test_more_buses_than_the_controller_has_are_refused(tmp_path: Path) -> None:
 
 def test_a_board_takes_over_what_it_does_not_say() -> None:
     one, two = load_named("cm3588"), load_named("two-cards")
-    assert [f.bdf for f in two.functions if f.device.event_counter] == ["0001:11:00.0", "0003:31:00.0"]
-    assert two.function_at("0001:11:00.0").device == one.function_at("0003:31:00.0").device
+    assert [f.bdf for f in two.functions if f.device.event_counter] == ["0002:21:00.0", "0003:31:00.0"]
+    assert two.function_at("0002:21:00.0").device == one.function_at("0003:31:00.0").device
     assert (two.clusters, two.release, two.controllers[3:]) == (one.clusters, "bookworm", one.controllers[3:])
     assert [path.stem for path in files(BOARDS / "two-cards.yml")] == ["two-cards", "cm3588"]
 
@@ -169,7 +169,7 @@ def test_two_controllers_of_one_domain_are_refused(tmp_path: Path) -> None:
 
 def test_two_endpoints_of_one_device_id_are_refused(tmp_path: Path) -> None:
     data = _described("two-cards")
-    data["controllers"][0xFE160000]["slot"]["its_device_id"] = 0
+    data["controllers"][0xFE170000]["slot"]["its_device_id"] = 0
     with pytest.raises(BoardError, match="share an ITS DeviceID"):
         load(_written(tmp_path, data))
 

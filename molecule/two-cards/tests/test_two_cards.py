@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from box import RELOAD, Box, Place
 
-FIRST, SECOND = "0001:11:00.0", "0003:31:00.0"
+FIRST, SECOND = "0002:21:00.0", "0003:31:00.0"
 SPREAD = {FIRST: [Place("4", "4")], SECOND: [Place("5", "5")]}
 MSIS = 100
 
