@@ -76,10 +76,10 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
     shutil.rmtree(downloads)
     shutil.rmtree(state)
     _make_movable(target / "usr/src" / f"linux-headers-{kernel}", log)
-    _wrap_tools(target / "usr/lib" / tools[0], target / LIBC)
+    wrap_tools(target / "usr/lib" / tools[0], target / LIBC)
 
 
-def _wrap_tools(tools: Path, libc: Path) -> None:
+def wrap_tools(tools: Path, libc: Path) -> None:
     """Let programs run with a C library of their own, wherever the folder is moved to."""
     loader = next(path for path in sorted(libc.rglob("ld-linux*.so.*")) if not path.is_symlink())
     for program in sorted(tools.rglob("*")):

@@ -42,7 +42,7 @@ def test_each_card_has_a_core_of_its_own(box: Box) -> None:
     assert box.places(*CARDS) == SPREAD
 
 
-@pytest.mark.parametrize("card, cpu", zip(CARDS, CPUS, strict=True))
+@pytest.mark.parametrize("card, cpu", list(zip(CARDS, CPUS, strict=True)))
 def test_its_core_serves_the_card(box: Box, card: str, cpu: int) -> None:
     """Counted by the kernel."""
     served = box.fire(MSIS, card)
