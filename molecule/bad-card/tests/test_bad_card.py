@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from box import CARD, COMMAND, TUNED, Box
 
-PORT = "0003:30:00.0"
-
 
 def test_a_slow_link_is_found(box: Box) -> None:
     """The kernel says 2.5 GT/s where card and slot can do 5."""
@@ -32,8 +30,7 @@ def test_a_dead_card_is_found(box: Box) -> None:
     """Its configuration space reads all ones, while the kernel goes on listing it under its name."""
     assert "card_dead" not in box.findings()
     box.twin.kill(CARD)
-    assert "rev ff" in box.shell(f"lspci -s {CARD}")
-    assert box.shell(f"cat /sys/bus/pci/devices/{CARD}/vendor").strip() == "0x1f4b"
+    assert box.shell(f"cd /sys/bus/pci/devices/{CARD}; od -An -tx1 -N4 config; cat vendor").split() == [*["ff"] * 4, "0x1f4b"]
     found = box.findings()
     assert found["card_dead"]["severity"] == "critical"
     assert CARD in found["card_dead"]["summary"]
