@@ -33,29 +33,27 @@ _COUNTED_ONCE = ("ERR", "MIS", "BAD")  # the last on PowerPC
 _BDF = re.compile(
     r"(?<![0-9a-fA-F.])(?<![0-9a-fA-F]:)([0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])(?![0-9a-fA-F])"
 )
-# Chips whose hardware number encodes the PCI function though their names lack "PCI": ITS, GICv2m and MBI, MIP (BCM2712)
+# Chips whose number encodes the PCI function though their names lack "PCI": ITS, GICv2m and MBI, MIP (BCM2712)
 _PCI_CHIPS = ("ITS-MSI", "MSI", "MIP-MSI")
 _BLANKS = "\0 \t\r"
-# After the counts, most telling layout first. A chip's name may have blanks and digits in it (and is bounded, or a damaged
-# line could cost the square of its length). Compiled on first use: the agent's fast path needs none of them.
+# After the counts, most telling layout first. A chip's name may have blanks and digits in it (and is bounded, or a
+# damaged line could cost the square of its length). Compiled on first use: the agent's fast path needs none of them.
+_REST = r"(?:\s+(?P<actions>.*))?"
 _DESCRIPTIONS = (
     # IR-PCI-MSI-0000:03:00.0    0-edge      0000:03:00.0, or
     # GICv3  30 Level     arch_timer (with a flow handler's name, if any, after a dash)
-    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)(?:-(?P<flow>\S+)|\s+(?P<trigger>Level|Edge)(?!\S)(?:\s+-\S+)?)"
-    r"(?:\s+(?P<actions>.*))?",
-    # xen-dyn    -event     xenbus (no domain, hence no number)
-    r"(?P<chip>.{0,80}?)\s+-(?P<trigger>[A-Za-z]\S*)(?:\s+(?P<actions>.*))?(?P<hwirq>)",
+    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)(?:-(?P<flow>\S+)|\s+(?P<level>Level|Edge)(?!\S)(?:\s+-\S+)?)" + _REST,
     # IO-APIC-edge      timer; xen-percpu-virq      timer0 (before 3.19)
-    r"(?P<chip>\S+?)-(?P<trigger>edge|level|fasteoi|event|virq|ipi|ioapic-edge|ioapic-level|msi|msi-x)"
-    r"(?:\s+(?P<actions>.*))?(?P<hwirq>)",
+    r"(?P<chip>\S+?)-(?P<flow>edge|level|fasteoi|event|virq|ipi|ioapic-edge|ioapic-level|msi|msi-x)" + _REST,
+    # MIPS   7  timer, or
+    # xen-dyn    -event     xenbus (no domain, hence no number), or
     # None    Level     something
-    r"(?P<chip>.{0,80}?)\s+(?P<trigger>Level|Edge)(?:\s+-\S+)?(?:\s+(?P<actions>.*))?(?P<hwirq>)",
-    # MIPS   7  timer
-    r"(?P<chip>.{0,80}?)\s+(?P<hwirq>[0-9]+)\s+(?P<actions>.*)(?P<trigger>)",
+    r"(?P<chip>.{0,80}?)\s+(?:(?P<hwirq>[0-9]+)(?=\s)|-(?P<flow>[A-Za-z]\S*)|(?P<level>Level|Edge)(?!\S)(?:\s+-\S+)?)"
+    + _REST,
     # ITS-MSI 570949 (a number that ends the line may have been cut)
-    r"(?P<chip>.{0,80}?)\s+[0-9]+(?P<hwirq>)(?P<trigger>)(?P<actions>)",
+    r"(?P<chip>.{0,80}?)\s+[0-9]+",
     # chip alone, or chip and action
-    r"(?P<chip>\S+)(?:\s+(?P<actions>.*))?(?P<hwirq>)(?P<trigger>)",
+    r"(?P<chip>\S+)" + _REST,
 )
 
 
@@ -152,13 +150,13 @@ def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional
         match = re.fullmatch(layout, text, re.DOTALL)  # an action's name is any text
         if match is None:
             continue
-        hwirq, actions = match.group("hwirq"), match.group("actions")
-        number = _numbers((hwirq,)) if hwirq else None
+        found = match.groupdict("")
+        number = _numbers((found.get("hwirq", ""),))
         return (
-            match.group("chip").strip() or None,
+            found["chip"].strip() or None,
             number[0] if number else None,
-            (match.group("trigger") or match.groupdict().get("flow") or "").lower() or None,
-            tuple(action.strip() for action in (actions or "").split(", ") if action.strip()),
+            (found.get("flow") or found.get("level") or "").lower() or None,
+            tuple(action.strip() for action in found.get("actions", "").split(", ") if action.strip()),
         )
     return None, None, None, ()
 
@@ -166,8 +164,8 @@ def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional
 def _numbered(label: str, counts: Tuple[int, ...], rest: str, columns: int) -> Optional[InterruptLine]:
     """Return a numbered line; None if it is none, or was cut or damaged.
 
-    The kernel names a chip (or "None", or "-") after the counts, always: a line without was cut, perhaps within its last
-    count. A count that is no number ends the counts early, and leaves the others in what then looks like the chip.
+    The kernel names a chip (or "None", or "-") after the counts, always: a line without was cut, perhaps within its
+    last count. A count that is no number ends the counts early, and leaves the others in what looks like the chip.
     """
     irq = _numbers((label,))
     if irq is None or not counts or (len(label) > 1 and label[0] == "0"):
@@ -269,7 +267,7 @@ def _column_cpus(
 def counts_by_cpu(interrupts: ProcInterrupts, irq: int) -> dict[int, int]:
     """Return the counts of one interrupt by CPU number; {} if the interrupt or its columns' CPUs are not known.
 
-    A line with another number of columns than the header was printed while a CPU came or went: which one cannot be told.
+    A line with another number of columns than the header was printed while a CPU came or went, and nobody knows which.
     """
     line, cpus = interrupts.lines.get(irq), interrupts.cpus
     if line is None or cpus is None or len(cpus) != len(line.counts):
@@ -332,8 +330,8 @@ def growth(old: Mapping[int, int], new: Mapping[int, int]) -> dict[int, int]:
 def landing(new: Mapping[int, int]) -> Optional[Dict[int, float]]:
     """Return where an interrupt lands: the share (above 0, up to 1) of each CPU that took some of its NEW counts.
 
-    None if nothing came, so that nothing can be said. NEW comes from `delta` or `growth`: totals since boot tell where it
-    was, not where it is.
+    None if nothing came, so that nothing can be said. NEW comes from `delta` or `growth`: totals since boot tell where
+    it was, not where it is.
     """
     total = sum(new.values())
     return {cpu: count / total for cpu, count in new.items() if count} if total else None

@@ -134,13 +134,18 @@ def _capabilities(data: bytearray, block: str) -> None:
             number = next(value for name, value in EXTENDED.items() if title.startswith(name))
             struct.pack_into("<I", data, at, number | int(extended[2:]) << 16)
             if before:
-                data[before + 2 : before + 4] = struct.pack("<H", struct.unpack_from("<H", data, before + 2)[0] | at << 4)
+                data[before + 2 : before + 4] = struct.pack(
+                    "<H", struct.unpack_from("<H", data, before + 2)[0] | at << 4
+                )
             before = at
             if number == 0x0001:
                 struct.pack_into("<I", data, at + 0x04, _flags(_find(r"UESta:(.*)", part)[0], UNCORRECTABLE))
                 struct.pack_into("<I", data, at + 0x10, _flags(_find(r"CESta:(.*)", part)[0], CORRECTABLE))
             continue
-        data[pointer], data[at] = at, next((value for name, value in CAPABILITIES.items() if title.startswith(name)), 0x09)
+        data[pointer], data[at] = (
+            at,
+            next((value for name, value in CAPABILITIES.items() if title.startswith(name)), 0x09),
+        )
         pointer = at + 1
         if title.startswith("MSI:"):
             enabled, granted, capable = _find(r"Enable([+-]) Count=(\d+)/(\d+)", title)
@@ -269,7 +274,12 @@ def sbc_bench(tree: Tree, topology: str, governors: str = "") -> None:
     for policy, members in policies.items():
         listed = " ".join(number for number, _low, _high in members)
         low, high = (members[0][at] + "000" for at in (1, 2))
-        contents = {"cpuinfo_min_freq": low, "cpuinfo_max_freq": high, "scaling_min_freq": low, "scaling_max_freq": high}
+        contents = {
+            "cpuinfo_min_freq": low,
+            "cpuinfo_max_freq": high,
+            "scaling_min_freq": low,
+            "scaling_max_freq": high,
+        }
         told = re.search(r"cpufreq-policy%s: (\S+) / \d+ MHz \((.*) / (.*)\)" % policy, original)
         if told:
             contents["scaling_governor"] = told.group(1)

@@ -206,6 +206,10 @@ class TestLayouts:
             ("XEN-PIRQ   4-ioapic-edge  eth 0, b", ("XEN-PIRQ", 4, "ioapic-edge", ("eth 0", "b"))),
             ("None       Level     nobody", ("None", None, "level", ("nobody",))),
             ("MIPS   7  timer", ("MIPS", 7, None, ("timer",))),
+            ("MIPS   7  timer -x", ("MIPS", 7, None, ("timer -x",))),
+            ("IO-APIC-edge      timer 5 x", ("IO-APIC", None, "edge", ("timer 5 x",))),
+            ("None       Level     nobody 5 x", ("None", None, "level", ("nobody 5 x",))),
+            ("IR-PCI-MSI 5-edge      2 Edge", ("IR-PCI-MSI", 5, "edge", ("2 Edge",))),
             ("MIPS   7", ("MIPS", None, None, ())),  # the number may go on
             ("ITS-MSI 5709", ("ITS-MSI", None, None, ())),
             ("- something", ("-", None, None, ("something",))),
@@ -451,7 +455,6 @@ class TestLayouts:
         assert counts_by_cpu(parsed("coreos"), 4711) == {}
 
 
-
 class TestDelta:
     @staticmethod
     def table(cpus: tuple[int, ...], **counts: tuple[int, ...]) -> ProcInterrupts:
@@ -559,7 +562,11 @@ class TestMsi:
             ("pMSI", 16384, None),
             ("MIP-MSI", 524288, MsiSource("0000:01:00.0", 0)),
             ("MIP-MSI-0001:01:00.0", 3, MsiSource("0001:01:00.0", 3)),
-            ("Hyper-V PCIe MSI", 4138200989697, MsiSource("7870:00:00.0", 1)),  # published with mana_q0@pci:7870:00:00.0
+            (
+                "Hyper-V PCIe MSI",
+                4138200989697,
+                MsiSource("7870:00:00.0", 1),
+            ),  # published with mana_q0@pci:7870:00:00.0
             ("HV-PCI-MSIX-7870:00:00.0", 1, MsiSource("7870:00:00.0", 1)),
             ("VMD-MSI", 126, None),  # the number of the interrupt that it shares
             ("VMD-MSI-10000:e1:00.0", 2, MsiSource("10000:e1:00.0", 2)),

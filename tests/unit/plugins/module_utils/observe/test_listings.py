@@ -55,7 +55,15 @@ class TestAx650n:
         """lspci -vvv and lspci -xxx of 04:00.0; the bytes know nothing beyond the first 256."""
         shown = pci.decode_config(lspci(captured("lspci/ax650n-vvv.txt"))[0].config)
         dumped = pci.decode_config(hex_dump("config/ax650n.txt"))
-        assert [capability[0] for capability in shown.extended] == [0x0001, 0x0018, 0x001E, 0x000B, 0x000B, 0x0015, 0x0024]
+        assert [capability[0] for capability in shown.extended] == [
+            0x0001,
+            0x0018,
+            0x001E,
+            0x000B,
+            0x000B,
+            0x0015,
+            0x0024,
+        ]
         beyond = {"length", "extended", "correctable_status", "uncorrectable_status"}
         same = {name: value for name, value in shown._asdict().items() if name not in beyond}
         # lspci prints both times as "unlimited" and leaves the one that ASPM would need out

@@ -194,7 +194,6 @@ class TestDecode:
         assert pci.decode_config(bytes(data)).extended == ((0x0001, 0x100),)
 
 
-
 CM3588 = "platform/fe180000.pcie/pci0003:30/0003:30:00.0"
 
 

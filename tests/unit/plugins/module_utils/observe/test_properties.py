@@ -48,8 +48,6 @@ def holds(strategy: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], C
     return lambda test: EXAMPLES(given(strategy)(test))
 
 
-
-
 def bits_of(case: Tuple[bytes, int]) -> set[int]:
     """Return the CPUs whose bit is set, the first of them somewhere up to 8191."""
     raw, first = case
@@ -58,7 +56,9 @@ def bits_of(case: Tuple[bytes, int]) -> set[int]:
 
 
 CPU_SETS = st.tuples(st.binary(max_size=24), st.sampled_from([0, 0, 1, 31, 32, 33, 64, 1000, 8000])).map(bits_of)
-LISTED = st.lists(st.tuples(st.integers(0, 9000), st.integers(0, 200), st.integers(0, 9), st.integers(0, 9)), max_size=6)
+LISTED = st.lists(
+    st.tuples(st.integers(0, 9000), st.integers(0, 200), st.integers(0, 9), st.integers(0, 9)), max_size=6
+)
 MASK_TEXT = st.text(alphabet="0123456789abcdefABCDEF,", max_size=80)
 NEAR_TEXT = st.text(alphabet="0123456789abcdefxX,-:/ _+\n\t\0\u0663", max_size=60)
 
@@ -109,15 +109,13 @@ class TestLists:
     def test_as_counted_one_by_one(self, parts: List[Tuple[int, int, int, int]]) -> None:
         texts, wanted, valid = [], set(), True
         for low, more, used, group in parts:
-            if not used:
-                texts.append(str(low) if not more else "%d-%d" % (low, low + more))
-                used = group = 1
-            else:
+            if used:
                 texts.append("%d-%d:%d/%d" % (low, low + more, used, group))
-            valid = valid and 0 < used <= group
-            for at in range(more + 1):
-                if valid and at % group < used:
-                    wanted.add(low + at)
+                valid = valid and used <= group
+                wanted.update(low + at for at in range(more + 1) if valid and at % group < used)
+            else:
+                texts.append(str(low) if not more else "%d-%d" % (low, low + more))
+                wanted.update(range(low, low + more + 1))
         assert cpumask.parse_list(", ".join(texts)) == (tuple(sorted(wanted)) if valid else None)
 
     @holds(st.one_of(st.text(max_size=60), NEAR_TEXT))
@@ -232,7 +230,9 @@ class TestInterrupts:
             text = text[:start] + data.draw(st.text(max_size=20)) + text[end:]
         self.sound(text)
 
-    @holds(st.one_of(st.text(max_size=200), st.text(alphabet="CPU0123456789:.-, \n\tEdgeLevlNMI\0\u0663", max_size=300)))
+    @holds(
+        st.one_of(st.text(max_size=200), st.text(alphabet="CPU0123456789:.-, \n\tEdgeLevlNMI\0\u0663", max_size=300))
+    )
     @example("CPU1 CPU0\n1: 2 3 x\n")
     @example("CPU0\n1: " + " " * 5000 + "x")
     def test_any_text(self, text: str) -> None:
