@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import json
 import os
@@ -16,16 +18,20 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 
-def write(path: str, report: dict[str, Any]) -> None:
-    """Write REPORT to PATH as JSON in one step; a reader sees the old or the new report, never half of one."""
+def as_json(report: dict[str, Any]) -> bytes:
+    """Return a report as it stands in its file."""
+    return (json.dumps(report, indent=4, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def write(path: str, content: bytes, mode: int) -> None:
+    """Write CONTENT to PATH in one step; a reader sees the old or the new file, never half of one."""
     directory = os.path.dirname(path)
     os.makedirs(directory, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=directory, prefix=".report-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(report, stream, indent=4, sort_keys=True, ensure_ascii=False)
-            stream.write("\n")
-        os.chmod(scratch, 0o644)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.chmod(scratch, mode)
         os.replace(scratch, path)
     except BaseException:
         os.unlink(scratch)
@@ -45,14 +51,18 @@ class ActionModule(ActionBase):
             argument_spec={
                 "path": {"type": "path", "required": True},
                 "report": {"type": "dict"},
+                "bundle": {"type": "str"},
                 "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             },
-            required_if=[("state", "present", ("report",))],
+            required_if=[("state", "present", ("report", "bundle"), True)],
+            mutually_exclusive=[("report", "bundle")],
         )
         path = os.path.abspath(options["path"])
         try:
-            if options["state"] == "present":
-                write(path, options["report"])
+            if options["state"] == "present" and options["bundle"] is not None:
+                write(path, base64.b64decode(options["bundle"], validate=True), 0o600)
+            elif options["state"] == "present":
+                write(path, as_json(options["report"]), 0o644)
             else:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -60,4 +70,6 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"report {path}: {error.strerror} ({error.filename}); choose another directory for reports"
             ) from error
+        except binascii.Error as error:
+            raise AnsibleActionFail(f"bundle: {error}; hand over what npu_host_info returned as bundle") from error
         return dict(result, changed=False, path=path)

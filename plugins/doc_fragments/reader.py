@@ -13,7 +13,10 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   root:
-    description: Where the tree starts; another directory than V(/) is a tree captured from a host.
+    description:
+      - Where the tree starts. Another directory than V(/) is a tree captured from a host.
+      - A file is a bundle, as C(edgenpu-tuning diagnose --bundle) and M(edgenpu.tuning.npu_host_info) make them. It is
+        read without being unpacked, and needs no root.
     type: path
     default: /
 attributes:

@@ -19,6 +19,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import L
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, Ran, Runner, keep, show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import Undone, undo
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.obstacles import no_keeper, obstacle
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
@@ -33,14 +34,9 @@ _WILL_DO = "import fcntl, hashlib, json, py_compile, shlex, subprocess, sys, zli
 
 
 def runner_of(module: AnsibleModule) -> Runner:
-    """Return a runner over run_command, which has no time limit of its own: timeout(1) gives it one."""
-
-    def run(argv: Sequence[str], timeout_s: float) -> Ran:
-        limited = ["timeout", "-k", "5", "%g" % timeout_s, *argv]
-        status, out, err = module.run_command(limited)
-        return Ran(status, err or out)
-
-    return run
+    """Return a runner of commands with a time limit."""
+    run = limited(module)
+    return lambda argv, timeout_s: Ran(*run(argv, timeout_s))
 
 
 def writable_host(module: AnsibleModule, root: Root) -> Host:

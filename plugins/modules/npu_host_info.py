@@ -17,12 +17,25 @@ description:
 extends_documentation_fragment:
   - edgenpu.tuning.reader
   - edgenpu.tuning.devices
+options:
+  bundle:
+    description:
+      - Return everything that was read as RV(bundle), a compressed archive. Nothing is written on the host.
+      - Names of the host and of its users, serial numbers, MAC and IP addresses, passwords and keys are replaced. Of
+        the kernel's command line and of the mounts only what matters here is kept.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
 - name: Diagnose the host
   edgenpu.tuning.npu_host_info:
   register: diagnosis
+
+- name: Diagnose another host from its bundle
+  edgenpu.tuning.npu_host_info:
+    root: reports/nas.tar.gz
+  delegate_to: localhost
 
 - name: Stop if a card is dead
   ansible.builtin.assert:
@@ -133,7 +146,27 @@ report:
           description: Role that applies the remedy; null if no software can.
           type: str
           sample: irq_affinity
+bundle:
+  description: The bundle, in base64. M(edgenpu.tuning.report_file) writes it into a file.
+  returned: if O(bundle) is true
+  type: str
+  sample: H4sIAAAAAAAC/+y9
+bundle_manifest:
+  description: What is in it.
+  returned: if O(bundle) is true
+  type: dict
+  sample:
+    schema: 1
+    taken: "2026-01-31T12:00:00Z"
+    logs:
+      kernel.txt: 230 lines
+    scrubbed:
+      MAC address: 4
 """
+
+import base64
+import time
+from typing import Any, Dict, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -143,10 +176,31 @@ prefer_compiled()
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.reading import opened_root
+
+
+def packed(module: AnsibleModule, root: Root, kinds: Sequence[CardKind]) -> Dict[str, Any]:
+    """Return the report on the tree at ROOT, a bundle of what it rests on, and what is in it."""
+    # Compiled at every run where the host has no agent: only who wants a bundle pays for it.
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import CapturedRoot, Recorder
+
+    if isinstance(root, CapturedRoot):
+        module.fail_json(msg="bundle: %s is a bundle already; leave root at /" % module.params["root"])
+    recorder = Recorder(root.path)
+    told = report(look(recorder, kinds))
+    taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    made = bundle(recorder, kinds, limited(module) if root.is_live else None, taken)
+    return {
+        "report": told,
+        "bundle": base64.b64encode(made.data).decode("ascii"),
+        "bundle_manifest": {name: made.manifest[name] for name in ("schema", "taken", "logs", "scrubbed")},
+    }
 
 
 def main() -> None:
@@ -154,15 +208,19 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "default": "/"},
+            "bundle": {"type": "bool", "default": False},
             "devices": DEVICES_ARGUMENT,
         },
         supports_check_mode=True,
     )
+    root, devices = opened_root(module)
     try:
-        catalogue = resolve(module.params["devices"])
+        catalogue = resolve(module.params["devices"] + devices)
     except WishError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, report=report(look(Root(module.params["root"]), catalogue)))
+    if module.params["bundle"]:
+        module.exit_json(changed=False, **packed(module, root, catalogue))
+    module.exit_json(changed=False, report=report(look(root, catalogue)))
 
 
 if __name__ == "__main__":

@@ -503,8 +503,8 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue im
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import open_places, pci_device
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import survey
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import climb, read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.reading import opened_root
 
 
 def main() -> None:
@@ -517,9 +517,9 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    root = Root(module.params["root"])
+    root, devices = opened_root(module)
     try:
-        catalogue = resolve(module.params["devices"])
+        catalogue = resolve(module.params["devices"] + devices)
     except WishError as error:
         module.fail_json(msg=str(error))
     everything = read_devices(root)

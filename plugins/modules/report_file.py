@@ -12,7 +12,8 @@ module: report_file
 short_description: Write a report on the control node
 version_added: 0.1.0
 description:
-  - Writes data as JSON into a file on the control node, whole or not at all, and makes the directories above it.
+  - Writes data as JSON, or a bundle as it is, into a file on the control node, whole or not at all, and makes the
+    directories above it.
   - Runs within Ansible itself, so that it costs a fleet neither a connection nor a process for each host.
   - A report of what was read is no change of any host, so this never reports one, and it also runs in check mode.
 options:
@@ -21,8 +22,13 @@ options:
     type: path
     required: true
   report:
-    description: What it holds; needed with O(state=present).
+    description: What it holds. This or O(bundle) is needed with O(state=present).
     type: dict
+  bundle:
+    description:
+      - A bundle in base64, as M(edgenpu.tuning.npu_host_info) returns it.
+      - Nobody but its owner may read the file.
+    type: str
   state:
     description: V(absent) removes the file.
     type: str
@@ -48,6 +54,16 @@ EXAMPLES = r"""
   edgenpu.tuning.report_file:
     path: "reports/{{ inventory_hostname }}.json"
     report: "{{ result.report }}"
+
+- name: Pack what was read
+  edgenpu.tuning.npu_host_info:
+    bundle: true
+  register: packed
+
+- name: Keep the bundle
+  edgenpu.tuning.report_file:
+    path: "bundles/{{ inventory_hostname }}.tar.gz"
+    bundle: "{{ packed.bundle }}"
 """
 
 RETURN = r"""

@@ -32,15 +32,16 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes impo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import WISHES_DIR, read_wishes, wishes_path
 
 if TYPE_CHECKING:  # never run: these lines tell Ansible's payload builder what the agent is made of
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, look, undo
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, bundle, look, undo
 
-    _CARRIED = (agent, born, look, undo)
+    _CARRIED = (agent, born, bundle, look, undo)
 
 COLLECTION = "ansible_collections.edgenpu.tuning.plugins.module_utils"
 AGENT_MODULES = (
     "act",
     "act.agent",
     "act.born",
+    "act.bundle",
     "act.ledger",
     "act.look",
     "act.persist",
@@ -54,17 +55,20 @@ AGENT_MODULES = (
     "decide.describe",
     "decide.findings",
     "decide.pcie_findings",
+    "decide.scrub",
     "decide.shapes",
     "decide.steering",
     "decide.topology",
     "observe",
     "observe.agent",
     "observe.board",
+    "observe.captured",
     "observe.cpufreq",
     "observe.cpumask",
     "observe.cpus",
     "observe.files",
     "observe.host",
+    "observe.identity",
     "observe.interrupts",
     "observe.irqbalance",
     "observe.locks",

@@ -38,6 +38,25 @@ class Root:
         if self.is_live:
             found = os.path.realpath(path)
             return found if os.path.lexists(found) else None
+        found, there = self.walk(path)
+        return found if there else None
+
+    def _target(self, path: str) -> Optional[str]:
+        """Return what the link at PATH says (no link is above it); None if it is no link."""
+        try:
+            return os.readlink(os.path.join(self.path, path.lstrip("/")))
+        except OSError:
+            return None
+
+    def _there(self, path: str) -> bool:
+        """Return whether PATH (no link is above it) exists."""
+        return os.path.lexists(os.path.join(self.path, path.lstrip("/")))
+
+    def walk(self, path: str) -> Tuple[str, bool]:
+        """Return PATH with links resolved beneath the root, and whether it exists.
+
+        What does not exist is returned up to the first component that is missing, a ring of links up to itself.
+        """
         pending = [part for part in path.split("/") if part]
         done: List[str] = []
         links = 0
@@ -48,20 +67,20 @@ class Root:
             if part == "..":
                 done = done[:-1]
                 continue
-            here = os.path.join(self.path, *done, part)
-            if os.path.islink(here):
+            here = "/" + "/".join([*done, part])
+            target = self._target(here)
+            if target is not None:
                 links += 1
                 if links > MAX_LINKS:
-                    return None
-                target = os.readlink(here)
+                    return here, False
                 if target.startswith("/"):
                     done = []
                 pending = [step for step in target.split("/") if step] + pending
-            elif os.path.lexists(here):
+            elif self._there(here):
                 done.append(part)
             else:
-                return None
-        return "/" + "/".join(done)
+                return here, False
+        return "/" + "/".join(done), True
 
     def _host_path(self, path: str) -> Optional[str]:
         if self.is_live:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: edgenpu-tuning status            the box in a few lines: card, link, interrupt, clocks, verdict
        edgenpu-tuning diagnose [--json] every finding with evidence and remedy
+                     [--bundle FILE]    and all that was read, packed to be looked at elsewhere: names of the host and
+                                        its users, addresses and serial numbers are replaced
+                     [--from PATH]      of another host: from its bundle, or from a directory with its proc and sys
        edgenpu-tuning apply [--check]   put the wishes kept on this box in force now
        edgenpu-tuning rollback [--check] give back everything that the collection changed here
        edgenpu-tuning agent             what events start: apply, and tell the journal
@@ -44,7 +47,7 @@ def catalogue_in_force(root: Any) -> Any:
     except WishError as error:
         problems.append("%s: %s" % (wishes_path("irq_affinity"), error))
     for problem in problems:
-        print("edgenpu-tuning: %s" % problem, file=sys.stderr)
+        print("edgenpu-tuning: %s" % printable(problem), file=sys.stderr)
     return kinds
 
 
@@ -192,27 +195,81 @@ def need_root(check: bool) -> bool:
     return False
 
 
+def option(options: List[str], name: str) -> Any:
+    """Return the value of an option; None if it was not given."""
+    return options[options.index(name) + 1] if name in options else None
+
+
+def printable(text: Any) -> str:
+    """Return a text that leaves the terminal alone: a stranger's bundle may hold anything."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+
+
 def diagnose(options: List[str]) -> int:
-    """Print every finding."""
+    """Print every finding, of this host or of the one that a bundle is of; write a bundle if asked for one."""
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 
-    root = Root("/")
-    data = report(look(root, catalogue_in_force(root)))
+    source, target = option(options, "--from"), option(options, "--bundle")
+    kinds: Any = None
+    root: Any
+    if source is not None:
+        from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import resolve
+        from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import BundleError, open_root
+
+        try:
+            opened = open_root(source)
+        except BundleError as error:
+            print("edgenpu-tuning: %s" % printable(error), file=sys.stderr)
+            return 1
+        root = opened.root
+        if opened.devices:
+            kinds = resolve(opened.devices)
+    elif target is not None:
+        from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder
+
+        root = Recorder("/")
+    else:
+        root = files.Root("/")
+    if kinds is None:
+        kinds = catalogue_in_force(root)
+    data = report(look(root, kinds))
+    if target is not None:
+        write_bundle(root, kinds, target)
     if "--json" in options:
         import json
 
         print(json.dumps(data, indent=1, sort_keys=True))
     else:
-        print(data["verdict"])
+        print(printable(data["verdict"]))
         for one in data["findings"]:
-            print("%-8s %s: %s" % (one["severity"], one["id"], one["summary"]))
+            print(printable("%-8s %s: %s" % (one["severity"], one["id"], one["summary"])))
             for where, value in one["evidence"].items():
-                print("           %s = %s" % (where, value))
+                print(printable("           %s = %s" % (where, value)))
             if one["remedy"]:
-                print("           -> %s" % one["remedy"])
+                print(printable("           -> %s" % one["remedy"]))
     return 1 if any(one["severity"] == "critical" for one in data["findings"]) else 0
+
+
+def write_bundle(recorder: Any, kinds: Any, path: str) -> None:
+    """Write a bundle of what the recorder saw, and tell what to do with it."""
+    import time
+
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle, write_new
+
+    taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    made = bundle(recorder, kinds, run_command if recorder.is_live else None, taken)
+    # Who became root by sudo wants to send it as themselves.
+    known = [os.environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID")]
+    owner = tuple(map(int, known)) if os.geteuid() == 0 and all(name.isdecimal() for name in known) else None
+    write_new(path, made.data, owner)
+    removed = ", ".join("%d x %s" % (times, kind) for kind, times in sorted(made.manifest["scrubbed"].items()))
+    print(
+        "edgenpu-tuning: %s written (%d kB; replaced or left out: %s); look into it before you send it: tar -tzf %s"
+        % (path, (len(made.data) + 1023) // 1024, removed or "nothing", path),
+        file=sys.stderr,
+    )
 
 
 def status(options: List[str]) -> int:
@@ -257,7 +314,12 @@ def status(options: List[str]) -> int:
 
 LOADING = "EDGENPU_TUNING_LOADING"
 VERBS = {"status": status, "diagnose": diagnose, "apply": apply, "rollback": rollback, "agent": agent, "load": load}
-OPTIONS = {"diagnose": {"--json"}, "apply": {"--check"}, "rollback": {"--check"}}
+# An option that takes a value is True.
+OPTIONS = {
+    "diagnose": {"--json": False, "--bundle": True, "--from": True},
+    "apply": {"--check": False},
+    "rollback": {"--check": False},
+}
 
 
 def understood(arguments: List[str]) -> bool:
@@ -266,7 +328,14 @@ def understood(arguments: List[str]) -> bool:
         return False
     if arguments[0] == "load":
         return len(arguments) > 1 and not arguments[1].startswith("-")
-    return set(arguments[1:]) <= OPTIONS.get(arguments[0], set())
+    known = OPTIONS.get(arguments[0], {})
+    given = set()
+    words = iter(arguments[1:])
+    for word in words:
+        if word not in known or word in given or (known[word] and next(words, "-").startswith("-")):
+            return False
+        given.add(word)
+    return not {"--bundle", "--from"} <= given
 
 
 def main(arguments: List[str]) -> int:

@@ -23,7 +23,8 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import und
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import captured, files
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
@@ -60,6 +61,7 @@ class Command:
         self._capsys = capsys
         # The verbs fetch these when they run.
         monkeypatch.setattr(files, "Root", lambda path: board.root)
+        monkeypatch.setattr(captured, "Recorder", lambda path: Recorder(board.root.path))
         monkeypatch.setattr(sink, "Sink", lambda root: board.kernel)
         monkeypatch.setattr(self.module, "run_command", self._run_command)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -102,7 +104,20 @@ class TestUsage:
 
     @pytest.mark.parametrize(
         "words",
-        [[], ["unheard-of"], ["status", "x"], ["apply", "--json"], ["diagnose", "--check"], ["load"], ["load", "-r"]],
+        [
+            [],
+            ["unheard-of"],
+            ["status", "x"],
+            ["apply", "--json"],
+            ["diagnose", "--check"],
+            ["diagnose", "x"],
+            ["diagnose", "--json", "--json"],
+            ["diagnose", "--bundle"],
+            ["diagnose", "--bundle", "--json"],
+            ["diagnose", "--from", "x", "--bundle", "y"],
+            ["load"],
+            ["load", "-r"],
+        ],
     )
     def test_wrong(self, command: Command, words: List[str]) -> None:
         assert command(*words) == Said(2, "", command.module.USAGE)
@@ -216,6 +231,112 @@ class TestDiagnose:
             "edgenpu-tuning: /etc/edgenpu-tuning/wishes.d/irq_affinity.json: devices: 5 is no list of devices\n"
             in said.err
         )
+
+
+class TestBundle:
+    @pytest.fixture(name="file")
+    def fixture_file(self, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+        return tmp_path_factory.mktemp("away") / "nas.tar.gz"
+
+    @pytest.fixture(autouse=True)
+    def no_sudo(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("SUDO_UID", "SUDO_GID"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_there_and_elsewhere(
+        self, command: Command, board: hosts.Board, file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = command("diagnose")
+        written = command("diagnose", "--bundle", str(file))
+        assert (written.status, written.out) == (plain.status, plain.out)
+        assert written.err.startswith("edgenpu-tuning: %s written (" % file)
+        assert written.err.endswith("; look into it before you send it: tar -tzf %s\n" % file)
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert command.commands == [], "a captured tree has no log of its own"
+        monkeypatch.setattr(files, "Root", lambda path: pytest.fail("looked at this machine"))
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert command("diagnose", "--from", str(file)) == plain
+
+    def test_for_a_program(self, command: Command, file: pathlib.Path) -> None:
+        told = json.loads(command("diagnose", "--json", "--bundle", str(file)).out)
+        again = json.loads(command("diagnose", "--from", str(file), "--json").out)
+        assert told["host"].pop("boot_id") == hosts.BOOT
+        assert again["host"].pop("boot_id") == "00000000-0000-0000-0000-000000000001"
+        assert told == again
+
+    def test_catalogue_on_the_box(self, command: Command, board: hosts.Board, file: pathlib.Path) -> None:
+        mine = [{"vendor": "1f4b", "device": "0650", "name": "mine"}]
+        board.wishes("irq_affinity", dict(AFFINITY, catalogue=mine))
+        command("diagnose", "--bundle", str(file))
+        assert json.loads(command("diagnose", "--from", str(file), "--json").out)["cards"][0]["npu"] == "mine"
+
+    def test_logs_of_the_live_system(
+        self, command: Command, file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Recorder, "is_live", True)
+        command("diagnose", "--bundle", str(file))
+        assert [argv[0] for argv in command.commands] == ["dmesg", "journalctl"]
+
+    def test_directory(self, command: Command, board: hosts.Board) -> None:
+        assert command("diagnose", "--from", str(board.tree.path)) == command("diagnose")
+
+    def test_overwrites_nothing(self, command: Command, file: pathlib.Path) -> None:
+        file.write_text("mine")
+        assert command("diagnose", "--bundle", str(file)) == Said(
+            1, "", "edgenpu-tuning: %s is there already, and a bundle overwrites nothing; choose another name\n" % file
+        )
+        assert file.read_text() == "mine"
+
+    def test_no_such_directory(self, command: Command, file: pathlib.Path) -> None:
+        path = str(file.parent / "no/where")
+        assert command("diagnose", "--bundle", path) == Said(
+            1, "", "edgenpu-tuning: %s: No such file or directory\n" % path
+        )
+
+    def test_belongs_to_who_called_sudo(
+        self, command: Command, file: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: List[Any] = []
+        monkeypatch.setattr(os, "fchown", lambda handle, uid, gid: given.append((uid, gid)))
+        monkeypatch.setenv("SUDO_UID", "1000")
+        monkeypatch.setenv("SUDO_GID", "100")
+        command("diagnose", "--bundle", str(file))
+        assert given == [(1000, 100)]
+
+    def test_damaged_wishes_are_told_of(self, command: Command, board: hosts.Board, file: pathlib.Path) -> None:
+        board.tree.file("/etc/edgenpu-tuning/wishes.d/governor.json", "{")
+        plain = command("diagnose").err
+        assert len(plain.splitlines()) == 1
+        assert command("diagnose", "--bundle", str(file)).err.startswith(plain)
+        assert command("diagnose", "--from", str(file)).err == plain
+
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (b"", "is damaged or no bundle ("),
+            (b"no bundle", "is damaged or no bundle ("),
+            (None, "No such file or directory"),
+        ],
+    )
+    def test_no_bundle(self, command: Command, file: pathlib.Path, content: Any, expected: str) -> None:
+        if content is not None:
+            file.write_bytes(content)
+        said = command("diagnose", "--from", str(file))
+        assert (said.status, said.out, len(said.err.splitlines())) == (1, "", 1)
+        assert expected in said.err and str(file) in said.err
+
+    def test_stranger_s_terminal_sequences(self, command: Command, board: hosts.Board, file: pathlib.Path) -> None:
+        name = "\x1b]0;mine\x07"
+        mine = [{"vendor": "1f4b", "device": "0650", "name": name}]
+        board.wishes("irq_affinity", dict(AFFINITY, catalogue=mine))
+        board.tree.file("/etc/edgenpu-tuning/wishes.d/\x1b[2J.json", "{")
+        command("diagnose", "--bundle", str(file))
+        config = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF / "config"
+        config.write_bytes(b"\xff" * 256)
+        for source in (str(file), str(board.tree.path)):
+            said = command("diagnose", "--from", source)
+            assert "\x1b" not in said.out + said.err
+        assert "\\x1b]0;mine\\x07" in said.out
 
 
 class TestApply:

@@ -9,6 +9,7 @@ Ansible runs in a process of its own: what it loads for a control node changes h
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -68,7 +69,22 @@ def test_place_that_cannot_be_written_is_named_and_what_stood_there_is_left(tmp_
     assert (tmp_path / "file").read_text(encoding="utf-8") == "in the way"
 
 
+def test_bundle_is_written_as_it_is_and_for_nobody_else(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40
+    status, output = run(tmp_path, path="new/nas.tar.gz", bundle=base64.b64encode(data).decode())
+    assert status == 0, output
+    path = tmp_path / "new" / "nas.tar.gz"
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (data, 0o600)
+
+
+def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
+    status, output = run(tmp_path, path="nas.tar.gz", bundle="&&")
+    assert status != 0
+    assert "hand over what npu_host_info returned as bundle" in output
+    assert not (tmp_path / "nas.tar.gz").exists()
+
+
 def test_report_is_needed_where_one_is_to_be_written(tmp_path: Path) -> None:
     status, output = run(tmp_path, path="nas.json")
     assert status != 0
-    assert "state is present but all of the following are missing: report" in output
+    assert "state is present but any of the following are missing: report, bundle" in output

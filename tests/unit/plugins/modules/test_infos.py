@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import base64
 import pathlib
-from typing import Any
+from typing import Any, Dict
 
 import pytest
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 from ansible_collections.edgenpu.tuning.plugins.modules import npu_host_info, pcie_info
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
@@ -58,14 +60,52 @@ def test_eight_cards_and_four_empty_slots(modules: Modules, tmp_path: pathlib.Pa
 
 
 def test_files_that_could_not_be_read(modules: Modules, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refusing(pcie_info.Root):
-        def __init__(self, path: str) -> None:
-            super().__init__(path)
-            self.unread.append(("/sys/bus/pci/devices/%s/config" % hosts.BDF, "EACCES"))
-
-    monkeypatch.setattr(pcie_info, "Root", Refusing)
+    refusing = files.Root(str(board.tree.path))
+    refusing.unread.append(("/sys/bus/pci/devices/%s/config" % hosts.BDF, "EACCES"))
+    monkeypatch.setattr(pcie_info, "opened_root", lambda module: (refusing, []))
     data = modules.run(pcie_info, root=str(board.tree.path)).data
     assert data["unread"] == ["/sys/bus/pci/devices/%s/config: EACCES" % hosts.BDF]
+
+
+class TestBundle:
+    @pytest.fixture(name="packed")
+    def fixture_packed(self, modules: Modules, board: hosts.Board) -> Dict[str, Any]:
+        board.tree.pci("pci0000:00/0000:00:02.0", contents={"vendor": "0xabcd", "device": "0x0001"})
+        mine = [{"vendor": "abcd", "device": "0001", "name": "mine"}]
+        status, data = modules.run(npu_host_info, check=True, root=str(board.tree.path), bundle=True, devices=mine)
+        assert (status, data["changed"]) == (0, False)
+        return data
+
+    def test_same_report_from_it(
+        self, modules: Modules, packed: Dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        path = tmp_path_factory.mktemp("away") / "nas.tar.gz"
+        path.write_bytes(base64.b64decode(packed["bundle"]))
+        status, again = modules.run(npu_host_info, root=str(path))
+        assert status == 0 and "bundle" not in again
+        for report in (packed["report"], again["report"]):
+            del report["host"]["boot_id"]
+        assert again["report"] == packed["report"]
+        assert [card["npu"] for card in again["report"]["cards"]] == ["mine", "Axera AX650N"]
+        cards = modules.run(pcie_info, root=str(path), npu_only=True).data["devices"]
+        assert [device["bdf"] for device in cards] == ["0000:00:02.0", "0003:30:00.0", hosts.BDF]
+        status, data = modules.run(npu_host_info, root=str(path), bundle=True)
+        assert (status, data["msg"]) == (1, "bundle: %s is a bundle already; leave root at /" % path)
+
+    def test_nothing_is_written(self, modules: Modules, board: hosts.Board) -> None:
+        before = board.snapshot()
+        modules.run(npu_host_info, root=str(board.tree.path), bundle=True)
+        assert (board.snapshot(), modules.commands) == (before, [])
+
+    def test_what_is_in_it(self, packed: Dict[str, Any]) -> None:
+        assert set(packed["bundle_manifest"]) == {"schema", "taken", "logs", "scrubbed"}
+        assert packed["bundle_manifest"]["taken"].endswith("Z")
+
+    def test_logs_of_the_live_system(self, modules: Modules) -> None:
+        """With a time limit, which the modules' own way of running commands has not."""
+        data = modules.run(npu_host_info, bundle=True).data
+        assert [command.split()[0] for command in modules.commands] == ["dmesg", "journalctl"]
+        assert data["bundle_manifest"]["logs"]["kernel.txt"] == "0 lines"
 
 
 @pytest.mark.parametrize("module", [npu_host_info, pcie_info])
@@ -83,6 +123,15 @@ class TestBoth:
         assert (status, data["failed"]) == (1, True)
         assert data["msg"].startswith("devices, entry 1: vendor 'axera' is no PCI identity; write ")
 
+    def test_no_tree(self, module: Any, modules: Modules, board: hosts.Board) -> None:
+        nowhere = str(board.tree.path / "nowhere")
+        status, data = modules.run(module, root=nowhere)
+        assert (status, data["msg"]) == (1, "root: %s: No such file or directory" % nowhere)
+        status, data = modules.run(module, root=str(board.tree.path / "boot"))
+        assert status == 1
+        assert data["msg"].endswith("boot is no bundle to be read: it has neither manifest.json nor proc nor sys in it")
+
     def test_empty_tree(self, module: Any, modules: Modules, board: hosts.Board) -> None:
-        status, data = modules.run(module, root=str(board.tree.path / "nowhere"))
+        board.tree.file("/empty/sys/x")
+        status, data = modules.run(module, root=str(board.tree.path / "empty"))
         assert (status, data["changed"]) == (0, False)
