@@ -238,5 +238,6 @@ def _molecule(scenario: str) -> Gate:
     make_link()
     # Molecule finds it by itself only in a checkout of git.
     base = ROOT / ".config/molecule/config.yml"
-    step = Step([venv / "molecule", "--base-config", base, "test", "--scenario-name", scenario], ROOT, _environment(venv, LINK_ROOT))
+    molecule = [venv / "molecule", "--base-config", base, "test", "--scenario-name", scenario]
+    step = Step(molecule, ROOT, _environment(venv, LINK_ROOT))
     return Gate(f"molecule {scenario}", f"molecule/{scenario} on the twin", lambda: [step], live=True, slow=True)

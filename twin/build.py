@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From nothing to a frozen, booted twin in the cache, from which clones resume in seconds.
 
-Three folders come out, each made under a temporary name and renamed when complete, so a killed build leaves no half one:
-``rootfs-<hash>`` (archive of the root file system, kernel headers) for each release, ``image-<hash>`` (disk image, kernel,
-initramfs, key) for what boots alike, and ``<board>-<hash>`` (device tree, configuration space, snapshot).
+Three folders come out, each made under a temporary name and renamed when complete, so a killed build leaves no half
+one: ``rootfs-<hash>`` (archive of the root file system, kernel headers) for each release, ``image-<hash>`` (disk image,
+kernel, initramfs, key) for what boots alike, and ``<board>-<hash>`` (device tree, configuration space, snapshot).
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ _UNFINISHED = ".building-"
 
 def _hash(parts: Iterable[str | Path]) -> str:
     """Of texts, and of files with their names."""
-    texts = [f"{p.relative_to(PACKAGE)}\n".encode() + p.read_bytes() if isinstance(p, Path) else p.encode() for p in parts]
+    texts = [
+        f"{part.relative_to(PACKAGE)}\n".encode() + part.read_bytes() if isinstance(part, Path) else part.encode()
+        for part in parts
+    ]
     return hashlib.sha256(b"\n".join(texts)).hexdigest()[:16]
 
 
@@ -62,14 +65,14 @@ def rootfs_folder(release: str) -> Path:
 
 def image_folder(board: Board) -> Path:
     """Where what a board boots from is, or would be. Boards of one release and host name have one between them."""
-    parts = (rootfs_folder(board.release).name, board.hostname, *_sources(_IMAGE_SOURCES))
+    parts: list[str | Path] = [rootfs_folder(board.release).name, board.hostname, *_sources(_IMAGE_SOURCES)]
     return cache_root() / f"image-{_hash(parts)}"
 
 
 def built_folder(board: Board) -> Path:
     """Where a board's twin is, or would be."""
     described = files(BOARDS / f"{board.name}.yml")
-    parts = (image_folder(board).name, qemu.version(), *described, *_sources(_TWIN_SOURCES))
+    parts: list[str | Path] = [image_folder(board).name, qemu.version(), *described, *_sources(_TWIN_SOURCES)]
     return cache_root() / f"{board.name}-{_hash(parts)}"
 
 

@@ -121,7 +121,7 @@ def _msi_map(controller: Controller) -> str:
             entries.append((requester, function.its_device_id, 1))
             start = requester + 1
     entries.append((start, _DEVICE_ID_BASE + start, end - start))
-    return ", ".join(f"<{first:#x} {_ITS} {device_id:#x} {length:#x}>" for first, device_id, length in entries if length)
+    return ", ".join(f"<{first:#x} {_ITS} {device:#x} {length:#x}>" for first, device, length in entries if length)
 
 
 def _interrupt_map(number: int) -> str:

@@ -23,8 +23,8 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
 
     ``kernel`` is what uname -r says there, ``version`` the Debian version of its package, ``sources`` deb822 text.
     They come through an apt of our own (its state lies below ``target``), so the host's package lists and
-    architectures stay as they are. The build tools among them run on the host, so they are of its architecture; and since
-    they may want a newer C library than the host has, they bring that of their own release.
+    architectures stay as they are. The build tools among them run on the host, so they are of its architecture; and
+    since they may want a newer C library than the host has, they bring that of their own release.
     """
     state = target / "apt"
     for folder in (

@@ -137,7 +137,7 @@ def test_a_file_without_data_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_a_release_that_nobody_tried_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BoardError, match="'sid'.*bookworm, trixie"):
+    with pytest.raises(BoardError, match=r"'sid'.*bookworm, trixie"):
         load(_changed(tmp_path, release="sid"))
 
 
