@@ -32,6 +32,7 @@ def test_a_dead_card_is_found(box: Box) -> None:
     box.twin.kill(CARD)
     told = box.shell(f"cd /sys/bus/pci/devices/{CARD}; od -An -tx1 -N4 config; cat vendor")
     assert told.split() == ["ff", "ff", "ff", "ff", "0x1f4b"]
+    assert box.attempt(f"{COMMAND} diagnose").rc == 1
     found = box.findings()
     assert found["card_dead"]["severity"] == "critical"
     assert CARD in found["card_dead"]["summary"]

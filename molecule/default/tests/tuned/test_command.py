@@ -18,6 +18,7 @@ def test_root_may_look_and_apply_and_changes_nothing(box: Box) -> None:
 
 def test_diagnosis_finds_nothing_to_do(box: Box) -> None:
     """As data, for other programs."""
+    assert box.attempt(f"{COMMAND} diagnose").rc == 0
     report = box.diagnosis()
     assert [card["bdf"] for card in report["cards"]] == [CARD]
     assert {finding["severity"] for finding in report["findings"]} <= {"ok", "info"}
