@@ -147,7 +147,7 @@ def parse_description(text: str) -> Tuple[Optional[str], Optional[int], Optional
     """Return (chip, hwirq, trigger, actions) from what follows the counts of a numbered line."""
     text = re.sub(r"\s{32,}", " ", text[:MAX_DESCRIPTION]).strip()  # the kernel pads less; each blank costs a try
     for layout in _DESCRIPTIONS:
-        match = re.fullmatch(layout, text, re.DOTALL)  # an action's name is any text
+        match = re.fullmatch(layout, text)
         if match is None:
             continue
         found = match.groupdict("")
@@ -173,7 +173,7 @@ def _numbered(label: str, counts: Tuple[int, ...], rest: str, columns: int) -> O
     if len(counts) < columns and rest[:1].isdecimal():
         return None
     chip, hwirq, trigger, actions = parse_description(rest)
-    if chip is None or chip in ("Edge", "Level") or any(word.isdecimal() for word in chip.split()):
+    if chip is None or any(word.isdecimal() for word in chip.split()):
         return None
     return InterruptLine(irq[0], counts, chip, hwirq, trigger, actions)
 

@@ -255,6 +255,17 @@ class TestLayouts:
         assert (table.unparsed, table.cpus_assumed) == (("   CPU0       CPU1       CP",), True)
         assert counts_by_cpu(table, 24) == {0: 1, 1: 2, 2: 3}
 
+    def test_header_of_which_one_piece_is_whole(self) -> None:
+        """Wrapped within its words, but for the last row."""
+        header = "CPU0 CPU1 CP\nU2 CPU3 CPU4\nCPU5 CPU6\n"
+        table = parse_proc_interrupts(header + " 24: 1 2 GICv3 3 Edge x\n")
+        assert (table.cpus, table.cpus_assumed, len(table.unparsed)) == ((0, 1), True, 3)
+
+    def test_counts_behind_a_damaged_one(self) -> None:
+        text = "CPU0 CPU1 CPU2\n 24: 1 x2 3 GICv3 3 Edge x\n 25: 1 2 3 GICv3 4 Edge x\n"
+        assert list(parse_proc_interrupts(text).lines) == [25]
+        assert list(parse_proc_interrupts(text.partition("\n")[2]).lines) == [25]
+
     def test_header_whose_last_number_was_cut(self) -> None:
         header = " ".join("CPU%d" % cpu for cpu in (8, 9, 1))
         table = parse_proc_interrupts(header + "\n 24:  1   2  3  4  GICv3  3 Edge   x\n")
@@ -272,6 +283,8 @@ class TestLayouts:
         lines = " 24: 1 2 3 GICv3 3 Edge x\n 25: 4 5 GICv3 4 Edge y\n 26: 7 8 9 GICv3 5 Edge z\n"
         table = parse_proc_interrupts(lines)
         assert [counts_by_cpu(table, irq) for irq in (24, 25, 26)] == [{0: 1, 1: 2, 2: 3}, {}, {0: 7, 1: 8, 2: 9}]
+        table = parse_proc_interrupts(lines + " 27: 1 2 GICv3 6 Edge x\n 28: 3 4 GICv3 7 Edge y\n")
+        assert [len(counts_by_cpu(table, irq)) for irq in (24, 25, 26, 27, 28)] == [0, 2, 0, 2, 2]
 
     @pytest.mark.parametrize("header", ["CPU0 CPU2", "CPU0 CPU1 CPU2 CPU3"])
     def test_columns_of_another_number_than_the_header(self, header: str) -> None:
@@ -350,6 +363,7 @@ class TestLayouts:
             " 24:          1x         2  GICv3  3 Edge  x",
             " 24:          x1         2  GICv3  3 Edge  x",
             " 24:          1\0         2  GICv3  3 Edge  x",
+            " 24:          1          2  GI\0Cv3  3 Edge  x",
             " 24:          -1         2  GICv3  3 Edge  x",
             "NMI:          1          2x  text",
             "NMI:          1x         2  text",
