@@ -216,10 +216,10 @@ def main() -> None:
     root, devices = opened_root(module)
     try:
         catalogue = resolve(module.params["devices"] + devices)
+        if module.params["bundle"]:
+            module.exit_json(changed=False, **packed(module, root, catalogue))
     except WishError as error:
         module.fail_json(msg=str(error))
-    if module.params["bundle"]:
-        module.exit_json(changed=False, **packed(module, root, catalogue))
     module.exit_json(changed=False, report=report(look(root, catalogue)))
 
 

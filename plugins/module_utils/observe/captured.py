@@ -26,7 +26,7 @@ TREE = "root"
 NOT_TAKEN = "ENODATA"  # is there (or may be), and its content is not in the bundle
 MAX_FILE_BYTES = 16 << 20  # /proc/interrupts of 1,152 CPUs has 14 MB
 MAX_TOTAL_BYTES = 64 << 20
-MAX_ENTRIES = 200000
+MAX_ENTRIES = 100000
 MAX_BUNDLE_BYTES = 64 << 20
 _MAX_STREAM_BYTES = MAX_TOTAL_BYTES + MAX_ENTRIES * 2048  # headers and padding included
 # What tarfile and json raise for bytes that make no sense
@@ -305,7 +305,7 @@ def _members(archive: Any) -> Iterator[_Entry]:
             yield _Entry(member.name, None, None, member.mode)
         elif member.issym():
             yield _Entry(member.name, member.linkname, None, 0)
-        elif member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse():
+        elif member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
             _size(member.name, member.size)
             stream = archive.extractfile(member)
             yield _Entry(member.name, None, stream.read() if stream is not None else b"", member.mode)

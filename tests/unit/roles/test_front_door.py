@@ -18,10 +18,12 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle, write_new
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, keep
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import captured, files
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder
@@ -268,6 +270,13 @@ class TestBundle:
         mine = [{"vendor": "1f4b", "device": "0650", "name": "mine"}]
         board.wishes("irq_affinity", dict(AFFINITY, catalogue=mine))
         command("diagnose", "--bundle", str(file))
+        assert json.loads(command("diagnose", "--from", str(file), "--json").out)["cards"][0]["npu"] == "mine"
+
+    def test_catalogue_that_is_not_on_the_box(self, command: Command, board: hosts.Board, file: pathlib.Path) -> None:
+        kinds = resolve([{"vendor": "1f4b", "device": "0650", "name": "mine"}])
+        recorder = Recorder(board.root.path)
+        look(recorder, kinds)
+        write_new(str(file), bundle(recorder, kinds, None, "now").data)
         assert json.loads(command("diagnose", "--from", str(file), "--json").out)["cards"][0]["npu"] == "mine"
 
     def test_logs_of_the_live_system(

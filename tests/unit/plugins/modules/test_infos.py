@@ -10,6 +10,7 @@ from typing import Any, Dict
 
 import pytest
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import bundle
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 from ansible_collections.edgenpu.tuning.plugins.modules import npu_host_info, pcie_info
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -96,6 +97,12 @@ class TestBundle:
         before = board.snapshot()
         modules.run(npu_host_info, root=str(board.tree.path), bundle=True)
         assert (board.snapshot(), modules.commands) == (before, [])
+
+    def test_too_much_for_one(self, modules: Modules, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bundle, "MAX_ENTRIES", 100)
+        status, data = modules.run(npu_host_info, root=str(board.tree.path), bundle=True)
+        assert status == 1
+        assert data["msg"].startswith("this host has ") and data["msg"].endswith(" files to note, and a bundle holds 100")
 
     def test_what_is_in_it(self, packed: Dict[str, Any]) -> None:
         assert set(packed["bundle_manifest"]) == {"schema", "taken", "logs", "scrubbed"}

@@ -20,6 +20,7 @@ import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import bundle as bundle_module
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import (
+    ARCHITECTURE,
     COLLECTION_VERSION,
     Bundle,
     Commands,
@@ -238,6 +239,14 @@ class TestSameReport:
         for one in (told, again):
             del one["host"]["boot_id"]
         assert again == told
+
+    def test_architecture_where_the_kernel_does_not_tell_it(self, outside: pathlib.Path) -> None:
+        recorder = Recorder("/")
+        told = report(look(recorder, BUILT_IN))
+        recorder.captured.files.pop(ARCHITECTURE, None)
+        recorder.captured.missing.add(ARCHITECTURE)
+        again = replayed(outside, bundle(recorder, BUILT_IN, None, TAKEN).data)
+        assert again["host"]["architecture"] == told["host"]["architecture"] == os.uname().machine
 
     def test_catalogue_comes_along(self, board: hosts.Board, outside: pathlib.Path) -> None:
         board.tree.pci("pci0000:00/0000:00:02.0", contents={"vendor": "0xabcd", "device": "0x0001"})

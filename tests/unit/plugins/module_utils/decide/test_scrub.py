@@ -132,6 +132,14 @@ class TestFiles:
         before = "BogoMIPS: 48\nSerial\t\t: 100000001badcafe\n"
         assert scrubbed(before, "/proc/cpuinfo") == "BogoMIPS: 48\nSerial\t\t: 0000000000000000\n"
 
+    def test_who_built_the_kernel(self) -> None:
+        before = "Linux version 6.1.57 (bob@builder) (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP\n"
+        assert scrubbed(before, "/proc/version") == before.replace("bob@builder", "removed")
+
+    def test_kernel_addresses(self) -> None:
+        before = "r8125 200704 0 - Live 0xffff800011223344 (O)\n"
+        assert scrubbed(before, "/proc/modules") == before.replace("ffff800011223344", "0" * 16)
+
     def test_damaged_ledger(self) -> None:
         for text in ("{", "[]", '{"entries": [1]}', "[" * 99999):
             assert scrubbed(text, "/var/lib/edgenpu-tuning/ledger.json") == "{}\n"

@@ -100,6 +100,13 @@ class TestReplay:
         again = CapturedRoot(recorder.captured)
         assert ([ask(again, at) for at in chosen], again.unread) == (told, [])
 
+    def test_beginning_of_a_file(self, full: Tree) -> None:
+        """Of which all is noted."""
+        recorder = Recorder(str(full.path))
+        assert recorder.data("/sys/file", 1) == b"4"
+        again = CapturedRoot(recorder.captured)
+        assert (again.data("/sys/file", 1), again.data("/sys/file")) == (b"4", b"42\n")
+
     def test_never_asked_is_unread_not_missing(self, full: Tree) -> None:
         recorder = Recorder(str(full.path))
         recorder.names("/sys")
@@ -368,11 +375,11 @@ class TestBundles:
     def test_million_of_members(self, place: Place) -> None:
         plain = io.BytesIO()
         with gzip.GzipFile(fileobj=plain, mode="wb", compresslevel=1) as zipped:
-            block = b"".join(tarfile.TarInfo("root/%d" % number).tobuf() for number in range(10000))
+            member = tarfile.TarInfo("root/sys")
+            member.type = tarfile.DIRTYPE
             for _time in range(100):
-                zipped.write(block)
-        sentence = place.refuse(plain.getvalue())
-        assert sentence.endswith(("is in it twice", "it holds more than 200000 entries"))
+                zipped.write(member.tobuf() * 10000)
+        assert place.refuse(plain.getvalue()).endswith("it holds more than 100000 entries")
 
     def test_sparse(self, place: Place) -> None:
         member = tarfile.TarInfo("root/holes")
