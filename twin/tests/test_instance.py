@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import tempfile
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
-from twin import host, instance, twins
-from twin.board import load_named
+from twin import host, instance, pciconfig, twins
+from twin.board import FUNCTION_BYTES, Board, Function, load_named
 from twin.instance import Instance
 
 
@@ -75,3 +76,66 @@ def test_names_that_would_be_paths_are_refused(checkout: Path, name: str) -> Non
 def test_an_impossible_speed_is_refused_before_anything_is_touched(checkout: Path) -> None:
     with pytest.raises(host.TwinError, match="no PCIe speed"):
         _instance("one", 2201).set_link("0003:31:00.0", 3.0, 1)
+
+
+class Memory:
+    """A board's hidden RAM, reached as through QEMU's test protocol."""
+
+    def __init__(self, board: Board) -> None:
+        self.base = board.hidden_base
+        self.image = bytearray(pciconfig.board_image(board))
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        pass
+
+    def write16(self, address: int, value: int) -> None:
+        struct.pack_into("<H", self.image, address - self.base, value)
+
+    def fill(self, address: int, size: int, value: int) -> None:
+        self.image[address - self.base : address - self.base + size] = bytes([value]) * size
+
+    def function(self, function: Function) -> bytes:
+        start = function.config_base - self.base
+        return bytes(self.image[start : start + FUNCTION_BYTES])
+
+
+@pytest.fixture(name="machine")
+def _machine(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Instance, Memory]:
+    board = load_named("switch")
+    memory = Memory(board)
+    twin = Instance("one", board, Path("/cache/built"), host.runtime_root() / "one", 2201)
+    monkeypatch.setattr(twin, "_memory", lambda: memory)
+    return twin, memory
+
+
+def changed(machine: tuple[Instance, Memory]) -> list[str]:
+    """Which functions are no longer as the board describes them."""
+    twin, memory = machine
+    return [f.bdf for f in twin.board.functions if memory.function(f) != pciconfig.function_image(f)]
+
+
+def test_a_link_changes_at_both_ends_and_nowhere_else(machine: tuple[Instance, Memory]) -> None:
+    twin, memory = machine
+    twin.set_link("0003:35:00.0", 2.5, 1)
+    assert changed(machine) == ["0003:32:02.0", "0003:35:00.0"]
+    states = [memory.function(twin.board.function_at(bdf))[0x82:0x84] for bdf in changed(machine)]
+    assert states == [b"\x11\x30", b"\x11\x10"], "2.5 GT/s x1, and the port says that its link is active"
+
+
+def test_a_dead_card_reads_all_ones_and_takes_no_write(machine: tuple[Instance, Memory]) -> None:
+    twin, memory = machine
+    twin.kill("0003:33:00.0")
+    assert changed(machine) == ["0003:33:00.0"]
+    card = twin.board.function_at("0003:33:00.0")
+    registers, writable, clears, header = (memory.function(card)[i : i + 0x1000] for i in range(0, 0x4000, 0x1000))
+    assert set(registers) == {0xFF} and set(writable) == set(clears) == {0}
+    assert header == pciconfig.function_image(card)[0x3000:], "the controller still finds it"
+
+
+def test_only_functions_that_there_are_die(machine: tuple[Instance, Memory]) -> None:
+    with pytest.raises(KeyError):
+        machine[0].kill("0003:34:00.0")
+    assert changed(machine) == []
