@@ -102,7 +102,9 @@ def test_a_switch_inside_a_switch_is_counted(tmp_path: Path) -> None:
 def test_more_buses_than_the_controller_has_are_refused(tmp_path: Path) -> None:
     data = _described("switch")
     slot = data["controllers"][0xFE180000]["slot"]
-    slot["ports"] *= 4
+    slot["ports"] = 13 * slot["ports"][1:2]
+    assert load(_written(tmp_path, data)).function_at("0003:30:00.0").buses == (0x31, 0x3F)
+    slot["ports"] = 14 * slot["ports"][:1]
     with pytest.raises(BoardError, match="domain 3 needs more than 16 buses"):
         load(_written(tmp_path, data))
 
