@@ -31,7 +31,7 @@ def test_irqbalance_runs_with_the_owners_arguments_and_our_policy(box: Box) -> N
     """It is told to leave the card alone, not switched off."""
     process = box.shell("cat /proc/$(systemctl show irqbalance.service --property=MainPID --value)/cmdline").split("\0")
     ours = "--policyscript=/usr/lib/edgenpu-tuning/irqbalance.d"
-    # Debian 12 has it in the foreground, Debian 13 lets systemd wait for it to fork.
+    # Debian 12's unit says so, Debian 13's no longer does.
     words = [word for word in process[:-1] if word != "--foreground"]
     assert words == ["/usr/sbin/irqbalance", "--interval=1", ours]
 

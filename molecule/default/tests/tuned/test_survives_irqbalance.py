@@ -38,7 +38,9 @@ def test_card_stays_and_others_are_balanced(box: Box) -> None:
 def test_without_our_policy_it_moves_the_card(box: Box) -> None:
     """The test before this one would prove nothing if irqbalance left a pinned interrupt alone by itself."""
     for _unused in range(30):
-        if list(box.served_by(10, over_s=1)) != [4]:
+        # One irqbalance names another CPU, one allows all; which of them is then taken is the controller's choice, and
+        # may be the same by luck.
+        if list(box.served_by(10, over_s=1)) != [4] or box.state().allowed != "4":
             return
     pytest.fail("irqbalance has not moved the card's interrupt within 30 passes")
 
