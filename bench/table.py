@@ -95,8 +95,9 @@ def born_there(output: str, rounds: int, cpu: int, all_cpus: str) -> Row:
                 f"default mask {default}; the interrupt belongs on {wanted}"
             )
         times_s[how].append(int(time_us) / 1e6)
-    if {len(times) for times in times_s.values()} != {rounds}:
-        raise BenchError(f"of {rounds} loads each, { ({how: len(times) for how, times in times_s.items()}) } were seen")
+    seen = {how: len(times) for how, times in times_s.items()}
+    if set(seen.values()) != {rounds}:
+        raise BenchError(f"of {rounds} loads each, {seen} were seen")
     wrapped, plain = times_s["wrapped"], times_s["plain"]
     return Row(
         "born there: wrapped / plain modprobe",

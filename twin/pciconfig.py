@@ -124,11 +124,11 @@ def _bridge(registers: Registers, function: Function) -> None:
 
 
 def _base_registers(registers: Registers, function: Function) -> None:
-    for bar in function.device.bars:
-        type_bits = _BAR_TYPE_BITS[bar.kind]
-        registers.put(0x10 + 4 * bar.index, 32, type_bits, writable=~(bar.size - 1) & 0xFFFFFFFF)
-        if bar.kind.startswith("mem64"):
-            registers.put(0x14 + 4 * bar.index, 32, 0, writable=0xFFFFFFFF)
+    for window in function.device.bars:
+        type_bits = _BAR_TYPE_BITS[window.kind]
+        registers.put(0x10 + 4 * window.index, 32, type_bits, writable=~(window.size - 1) & 0xFFFFFFFF)
+        if window.kind.startswith("mem64"):
+            registers.put(0x14 + 4 * window.index, 32, 0, writable=0xFFFFFFFF)
     registers.put(0x2C, 16, function.device.subsystem_vendor)
     registers.put(0x2E, 16, function.device.subsystem_device)
 

@@ -166,9 +166,10 @@ class TestReplay:
             os.mkdir(os.path.join(root.path, "x"))
 
 
-def packed(*members: Tuple[str, bytes, Any], manifest: Any = EMPTY) -> bytes:
-    """Return a bundle of (name, tar's type, content or target); with no MANIFEST, without one."""
+def packed(*members: Tuple[str, bytes, Any], manifest: Any = ...) -> bytes:
+    """Return a bundle of (name, tar's type, content or target), with an empty manifest; MANIFEST None: without one."""
     buffer = io.BytesIO()
+    manifest = EMPTY if manifest is ... else manifest
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         first = [] if manifest is None else [("manifest.json", tarfile.REGTYPE, json.dumps(manifest).encode())]
         for name, kind, content in [*first, *members]:
