@@ -26,6 +26,7 @@ def prefer_compiled(agent: str = CURRENT) -> bool:
     Only if every module that this payload shares with the agent is the same to the byte, and its compiled form is
     whole. Call it before the layers are imported. Modules that the agent lacks still come from the payload.
     """
+    agent = os.path.realpath(agent)  # what was checked is what is imported, whoever installs another one meanwhile
     home = os.path.join(agent, *__name__.split(".")[:-1])
     try:
         sums = read_sums(agent)

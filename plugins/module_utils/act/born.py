@@ -44,7 +44,7 @@ def _mask(sink: Sink, module: str) -> str:
     kinds = tuple(kind for kind in wishes.catalogue if module in kind.modules)
     cards = npu_cards(sink.root, wishes.catalogue)
     served = {card.bdf for card in npu_cards(sink.root, kinds)}
-    gone = gone_vectors(Ledger(sink), cards, boot_id(sink.root))
+    gone = gone_vectors(sink.root, Ledger(sink), boot_id(sink.root))
     for placement in plan(cards, {}, read_cpus(sink.root), wishes, gone=gone).placements:
         if placement.bdf in served and placement.target:
             return format_mask(parse_list(placement.target) or ())

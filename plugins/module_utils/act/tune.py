@@ -112,9 +112,9 @@ def _interrupts_of(root: Root, devices: Sequence[PciDevice]) -> Dict[int, Interr
     return read_interrupts(root, irqs, counts=False) if irqs else {}
 
 
-def gone_vectors(ledger: Ledger, devices: Sequence[PciDevice], boot: Optional[str]) -> List[affinity.Vector]:
-    """Return the vectors that were moved during this boot, of cards that are not among DEVICES any more."""
-    there = {device.bdf for device in devices}
+def gone_vectors(root: Root, ledger: Ledger, boot: Optional[str]) -> List[affinity.Vector]:
+    """Return the vectors that were moved during this boot, of cards that are not on the bus any more."""
+    there = set(root.names(DEVICES))
     found = []
     for entry in ledger.entries(INTERRUPTS, "interrupt"):
         bdf, _hash, vector = entry.id.partition("#")
@@ -191,9 +191,9 @@ def tune_interrupts(
     merged = []
     for one in finally_served:
         found = first.get(_key(one.placement), one.placement)
-        placement = one.placement._replace(
-            before=found.before, effective_before=found.effective_before, state=found.state
-        )
+        # One that was right and has lost its CPU meanwhile is not right any more.
+        state = found.state if one.placement.state == "right" else one.placement.state
+        placement = one.placement._replace(before=found.before, effective_before=found.effective_before, state=state)
         merged.append(one._replace(placement=placement))
     return again._replace(changes=outcome.changes + again.changes), merged
 
@@ -204,7 +204,7 @@ def _tune_once(
     root = sink.root
     boot, board = boot_id(root), read_board(root)
     found = _interrupts_of(root, devices)
-    plan = affinity.plan(devices, found, read_cpus(root), wishes, board, gone_vectors(ledger, devices, boot))
+    plan = affinity.plan(devices, found, read_cpus(root), wishes, board, gone_vectors(root, ledger, boot))
     if check:
         predicted = [_predicted(one, ledger.value(INTERRUPTS, "interrupt", _key(one), boot)) for one in plan.placements]
         doubts = [

@@ -17,7 +17,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import 
     shared_files,
     show,
 )
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import UNSTEERABLE, FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import boot_id
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change
@@ -86,6 +86,10 @@ def _undo_values(sink: Sink, ledger: Ledger, role: str, check: bool) -> Undone:
             reason = None
             if change is not None and not check:
                 reason = sink.set_value(change.path, change.after or "")
+            if change is not None and reason in UNSTEERABLE:
+                # It never was where we wanted it, so there is nothing to give back.
+                result.left.append("%s: %s" % (change.path, reason))
+                change = None
             if change is not None and reason is not None:
                 result.refused.append(change._replace(why=reason))
                 continue

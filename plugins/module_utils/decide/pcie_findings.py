@@ -277,13 +277,14 @@ def _errors(device: PciDevice, uptime_s: Optional[float]) -> Optional[Finding]:
         seen = {name: count for name, count in counts.items() if count}
         if seen:
             evidence["%s%s/aer_dev_%s" % (SYSFS, device.bdf, kind)] = seen
-        serious, mild = (serious, sum(seen.values())) if kind == "correctable" else (serious + sum(seen.values()), mild)
+        grave = sum(count for name, count in seen.items() if name not in HARMLESS_BITS)
+        serious, mild = (serious, sum(seen.values())) if kind == "correctable" else (serious + grave, mild)
     for name, count in (device.port_errors or {}).items():
         if count:
             evidence["%s%s/%s" % (SYSFS, device.bdf, name)] = count
             serious, mild = (serious, max(mild, count)) if name.endswith("_cor") else (serious + count, mild)
-    if not evidence:
-        return None
+    if not serious and not mild:
+        return None  # nothing, or only what the search for devices at boot leaves behind
     rate, often = "", False
     if mild and uptime_s:
         hourly = mild * 3600 / uptime_s

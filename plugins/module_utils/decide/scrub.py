@@ -30,6 +30,8 @@ _BINARY = re.compile(r"/proc/[^/]+/auxv")
 _CMDLINE = re.compile(r"/proc/cmdline|.*/bootargs")
 _MOUNTS = re.compile(r"/proc/(?:[^/]+/)?mounts")
 _ENVIRON = re.compile(r"/proc/[^/]+/environ")
+_COMM = re.compile(r"/proc/[0-9]+/comm")
+_OUR_PROCESSES = re.compile(rb"irqbalance\n?|irq/.*", re.DOTALL)  # those that a diagnosis is about
 _WORD = re.compile(r"[a-z0-9]+")
 # Contents of /proc and /sys that are one of the kernel's or the board's own words
 _WORD_FILES = re.compile(
@@ -223,6 +225,9 @@ class Scrubber:
             self._count("serial number", 1 if data.strip(b"\0 \n") else 0)
             value = data.strip(b"\0 \n")
             return b"serial-%d\n" % self._number("serial number", value) if value else data
+        if _COMM.fullmatch(path) and not _OUR_PROCESSES.fullmatch(data):
+            self._count("process")
+            return REMOVED + b"\n"
         special: Optional[Callable[[bytes], bytes]] = None
         if _CMDLINE.fullmatch(path):
             special = self._command_line
@@ -271,6 +276,8 @@ class Scrubber:
                 continue
             if b"/" in fields[0]:
                 fields[0] = REMOVED
+            # The other options may name a server, an address or a user's directory, and nobody reads them.
+            fields[3] = b"ro" if b"ro" in fields[3].split(b",") else b"rw"
             kept.append(b" ".join(fields))
         return b"".join(kept)
 

@@ -27,6 +27,7 @@ NOT_TAKEN = "ENODATA"  # is there (or may be), and its content is not in the bun
 MAX_FILE_BYTES = 16 << 20  # /proc/interrupts of 1,152 CPUs has 14 MB
 MAX_TOTAL_BYTES = 64 << 20
 MAX_ENTRIES = 100000
+MAX_NAME, MAX_DEPTH = 1024, 64  # of a path or a link's target: characters, components
 MAX_BUNDLE_BYTES = 64 << 20
 _MAX_STREAM_BYTES = MAX_TOTAL_BYTES + MAX_ENTRIES * 2048  # headers and padding included
 # What tarfile and json raise for bytes that make no sense
@@ -335,6 +336,9 @@ def _unpacked(directory: str) -> Iterator[_Entry]:
 
 def _place(entry: _Entry) -> List[str]:
     """Return an entry's name in parts; raises BundleError where a name or link leads out of the bundle."""
+    for text in (entry.name, entry.target or ""):
+        if len(text) > MAX_NAME or text.count("/") > MAX_DEPTH:
+            raise BundleError("the name or link %s in it is too long" % _shown(text))
     parts = [part for part in entry.name.split("/") if part not in ("", ".")]
     if entry.name.startswith("/") or ".." in parts or "\0" in entry.name:
         raise BundleError("the name %s in it leads out of it" % _shown(entry.name))
@@ -369,7 +373,7 @@ def _assemble(entries: Iterator[_Entry]) -> Opened:
             document = entry.content
         if parts[:1] != [TREE]:
             continue  # what is there for people: logs
-        total += len(entry.content or b"")
+        total += len(entry.content or b"") + len(entry.name)
         if total > MAX_TOTAL_BYTES:
             raise BundleError("it holds more than %d MB" % (MAX_TOTAL_BYTES >> 20))
         path = "/" + "/".join(parts[1:])

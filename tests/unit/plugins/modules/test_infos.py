@@ -102,7 +102,9 @@ class TestBundle:
         monkeypatch.setattr(bundle, "MAX_ENTRIES", 100)
         status, data = modules.run(npu_host_info, root=str(board.tree.path), bundle=True)
         assert status == 1
-        assert data["msg"].startswith("this host has ") and data["msg"].endswith(" files to note, and a bundle holds 100")
+        assert data["msg"].startswith("this host has ") and data["msg"].endswith(
+            " files to note, and a bundle holds 100"
+        )
 
     def test_what_is_in_it(self, packed: Dict[str, Any]) -> None:
         assert set(packed["bundle_manifest"]) == {"schema", "taken", "logs", "scrubbed"}

@@ -305,6 +305,19 @@ class TestRaces:
         assert (served.placement.before, served.placement.state, served.after) == ("0-7", "change", "5")
         assert board.affinity() == "5"
 
+    def test_one_that_was_right_and_is_refused_then_is_not_done(self, board: hosts.Board) -> None:
+        board.add_card("0004:41:00.0", SECOND, (39,))
+        board.irq(39, "5", "5")
+
+        def unplug(path: str) -> None:
+            board.online("0-4,6-7")
+            board.irq(39, "0-4,6-7", "0")
+
+        board.kernel.before_value = unplug
+        board.kernel.errors.update({IRQ: errno.EINVAL, IRQ.replace("38", "39"): errno.EIO})
+        _outcome, served = interrupts(board)
+        assert [one.done for one in served] == [False, False]
+
     def test_once(self, board: hosts.Board) -> None:
         """CPUs that come and go for ever do not hold us."""
         tried = []
@@ -335,6 +348,13 @@ class TestManyCards:
         outcome, [served] = interrupts(board)
         assert (outcome, served.after) == (Outcome([], [], []), "5")
         board.boot("another boot")
+        assert [served.placement.target for served in interrupts(board)[1]] == ["4"]
+
+    def test_device_that_is_no_card_any_more_has_no_turn(self, board: hosts.Board) -> None:
+        """It is still on the bus, but somebody has taken it out of the catalogue."""
+        board.add_card("0004:41:00.0", SECOND, (39,))
+        interrupts(board)
+        board.tree.files("/sys/bus/pci/devices/" + hosts.BDF, {"device": "0x0bad"})
         assert [served.placement.target for served in interrupts(board)[1]] == ["4"]
 
     def test_nothing_is_left_where_nothing_was_done(self, board: hosts.Board) -> None:

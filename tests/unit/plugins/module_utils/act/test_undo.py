@@ -24,6 +24,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import 
     Ran,
     keep,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import UNSTEERABLE
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import (
     CLOCKS,
     INTERRUPTS,
@@ -348,6 +349,13 @@ class TestValues:
         found = undone(board, INTERRUPTS)
         assert [change.path for change in found.changes] == [IRQ]
         assert board.affinity() == "0-7"
+        assert Ledger(board.kernel).entries(INTERRUPTS) == []
+
+    def test_interrupt_that_nobody_can_move_is_no_obstacle_for_ever(self, board: hosts.Board) -> None:
+        apply(board)
+        board.kernel.refusals[IRQ] = UNSTEERABLE[0]
+        found = undone(board, INTERRUPTS)
+        assert (found.refused, found.left) == ([], ["%s: %s" % (IRQ, UNSTEERABLE[0])])
         assert Ledger(board.kernel).entries(INTERRUPTS) == []
 
     def test_command_that_fails_is_named_and_made_up_for(self, board: hosts.Board) -> None:

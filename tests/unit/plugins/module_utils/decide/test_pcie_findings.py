@@ -316,6 +316,15 @@ class TestErrors:
         port = hosts.port(port_errors={"aer_rootport_total_err_fatal": 1})
         assert said(port, hosts.card())["link_errors"].severity == WARNING
 
+    @pytest.mark.parametrize(("more", "told"), [({}, False), ({"CmpltTO": 1}, True)])
+    def test_what_the_search_for_devices_leaves_behind(self, more: Any, told: bool) -> None:
+        """No finding by itself, and evidence beside what is one."""
+        found = said(hosts.port(aer=Aer({}, {"UnsupReq": 2, **more}, {})), hosts.card())
+        assert ("link_errors" in found) == told
+        if told:
+            assert found["link_errors"].severity == WARNING
+            assert found["link_errors"].evidence == {PORT + "/aer_dev_nonfatal": {"UnsupReq": 2, "CmpltTO": 1}}
+
     def test_none(self) -> None:
         port = hosts.port(aer=Aer({"RxErr": 0}, {}, {}), port_errors={"aer_rootport_total_err_cor": 0})
         assert "link_errors" not in said(port, hosts.card(), uptime_s=10.0)

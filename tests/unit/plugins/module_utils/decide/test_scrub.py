@@ -140,6 +140,24 @@ class TestFiles:
         before = "r8125 200704 0 - Live 0xffff800011223344 (O)\n"
         assert scrubbed(before, "/proc/modules") == before.replace("ffff800011223344", "0" * 16)
 
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("10.0.0.5:/nas / nfs4 rw,vers=4.2,clientaddr=10.0.0.9,addr=10.0.0.5 0 0", "removed / nfs4 rw 0 0"),
+            ("overlay / overlay ro,lowerdir=/home/anna/a:/home/anna/b 0 0", "overlay / overlay ro 0 0"),
+            ("sysfs /sys sysfs rw,nosuid,nodev 0 0", "sysfs /sys sysfs rw 0 0"),
+        ],
+    )
+    def test_options_of_a_mount(self, line: str, expected: str) -> None:
+        assert scrubbed(line + "\n", "/proc/self/mounts") == expected + "\n"
+
+    def test_names_of_other_processes(self) -> None:
+        one = scrubber()
+        names = (b"irqbalance\n", b"irq/38-0003:31:\n", b"family-photos\n", b"irqbalance-ui\n")
+        found = [one.content("/proc/%d/comm" % pid, name) for pid, name in enumerate(names)]
+        assert found == [names[0], names[1], b"removed\n", b"removed\n"]
+        assert one.counts == {"process": 2}
+
     def test_damaged_ledger(self) -> None:
         for text in ("{", "[]", '{"entries": [1]}', "[" * 99999):
             assert scrubbed(text, "/var/lib/edgenpu-tuning/ledger.json") == "{}\n"

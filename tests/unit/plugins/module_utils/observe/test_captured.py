@@ -330,6 +330,11 @@ class TestBundles:
             (("root/hard", tarfile.LNKTYPE, "manifest.json"), "'root/hard' in it is neither file, directory nor link"),
             (("root/x\x1b[2J", tarfile.FIFOTYPE, ""), "'root/x\\x1b[2J' in it is neither"),
             (("root/sys/file", FILE, b"again"), "'root/sys/file' is in it twice"),
+            # A few hundred bytes of these would take minutes and gigabytes.
+            (("root/" + "a/" * 20000 + "x", FILE, b""), "... in it is too long"),
+            (("root/" + "a/" * 100 + "x", FILE, b""), "... in it is too long"),
+            (("root/" + "a" * 2000, FILE, b""), "... in it is too long"),
+            (("root/proc/interrupts", LINK, "./" * 2000000 + "x"), "... in it is too long"),
         ],
     )
     def test_hostile(self, place: Place, member: Tuple[str, bytes, Any], expected: str) -> None:
