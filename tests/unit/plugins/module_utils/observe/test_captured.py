@@ -159,6 +159,13 @@ class TestReplay:
         assert [again.data("/proc/%s/comm" % name) for name in again.names("/proc")] == [b"1", None]
         assert again.unread == []
 
+    def test_every_way_to_ask_is_noted_and_answered(self) -> None:
+        """A method that is added to Root has to be added to both, or bundles lack what it asks."""
+        resting_on_others = {"text", "number", "walk"}
+        asking = {name for name, value in vars(Root).items() if callable(value) and not name.startswith("_")}
+        for kind in (Recorder, CapturedRoot):
+            assert asking - set(vars(kind)) == resting_on_others
+
     def test_nothing_can_be_written_below_it(self) -> None:
         root = CapturedRoot(captured.nothing())
         assert not root.is_live
