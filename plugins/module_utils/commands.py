@@ -16,6 +16,6 @@ def limited(module: AnsibleModule) -> Callable[[Sequence[str], float], Tuple[int
 
     def run(argv: Sequence[str], timeout_s: float) -> Tuple[int, str]:
         status, out, err = module.run_command(["timeout", "-k", "5", "%g" % timeout_s, *argv])
-        return status, err or out
+        return status, err + out
 
     return run

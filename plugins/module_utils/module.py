@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import LOCK_PATH, Ledger, Locked
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, Ran, Runner, keep, show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import Undone, undo
@@ -205,14 +205,14 @@ def fail(module: AnsibleModule, error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def refusals_told(module: AnsibleModule, sink: Sink) -> Iterator[None]:
-    """Run the body under the host's lock (check mode takes none), and tell what is refused in a sentence."""
+def refusals_told(module: AnsibleModule, sink: Sink, lock: str = LOCK_PATH) -> Iterator[None]:
+    """Run the body under the host's LOCK (check mode takes none), and tell what is refused in a sentence."""
     os.umask(0o022)  # what root runs later must not be writable by others, whatever the login shell thinks
     try:
         if module.check_mode:
             yield
         else:
-            with Locked(sink):
+            with Locked(sink, lock):
                 yield
     except (WishError, NotAFile, OSError) as error:
         fail(module, error)

@@ -432,7 +432,7 @@ def follow_up(sink: Sink, ledger: Ledger, runner: Runner) -> List[Change]:
     gone = [name for path, name in ((UNIT, UNIT_NAME), (LATE_UNIT, LATE_UNIT_NAME)) if path in paths]
     if any(path.startswith("/etc/systemd/system/") for path in paths):
         commands.append(["systemctl", "daemon-reload"])
-    if UDEV_RULES in paths:
+    if any(path.startswith("/etc/udev/rules.d/") for path in paths):
         commands.append(["udevadm", "control", "--reload"])
     # A unit that has been removed or masked since refuses to be restarted.
     if {IRQBALANCE_SCRIPT, IRQBALANCE_DROP_IN}.intersection(paths) and startable(sink.root):

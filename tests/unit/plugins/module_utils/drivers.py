@@ -90,7 +90,7 @@ def deb(
     )
     packed = {
         "": lambda data: data,
-        ".gz": gzip.compress,
+        ".gz": lambda data: gzip.compress(data, mtime=0),
         ".xz": lzma.compress,
         ".zst": lambda data: b"\x28\xb5\x2f\xfd" + data,
     }[ending](control)
@@ -200,19 +200,22 @@ class Box(hosts.Board):
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Ran:
         """Run a command, as the host would."""
-        line = " ".join(argv)
+        words = list(argv)
+        while words[0] == "env" or "=" in words[0]:
+            words = words[1:]
+        line = " ".join(words)
         self.before(line)
         self.commands.append(line)
         self.limits[line] = timeout_s
         for beginning, (status, output) in self.fail.items():
             if line.startswith(beginning):
                 return Ran(status, output)
-        handler = getattr(self, "_" + argv[0].rpartition("/")[2].replace("-", "_"), None)
-        return Ran(0, "") if handler is None else handler(list(argv[1:]))
+        handler = getattr(self, "_" + words[0].rpartition("/")[2].replace("-", "_"), None)
+        return Ran(0, "") if handler is None else handler(words[1:])
 
     def _dpkg(self, words: List[str]) -> Ran:
-        if words[0] == "--install":
-            return self._install(words[1])
+        if "--install" in words:
+            return self._install(words[-1])
         if "--purge" in words:
             return self._purge(words[-1])
         return Ran(2, "unknown option")
@@ -271,6 +274,7 @@ class Box(hosts.Board):
             self.tree.file("/lib/modules/%s/%s/%s.ko" % (release, where, module), module_file(release, srcversion))
 
     def _dkms(self, words: List[str]) -> Ran:
+        words = [word for word in words if word != "--force"]
         name, _slash, version = words[1].partition("/")
         tree = "/var/lib/dkms/%s/%s" % (name, version)
         if words[0] == "add":

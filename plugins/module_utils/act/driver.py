@@ -1,0 +1,527 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Installing the AXCL driver, keeping it built for every kernel, and taking it away again.
+
+What is left to do follows from what is seen, round by round, so a run that was killed at any point is simply repeated.
+Steps may take minutes; the writers' lock is held only while files and the ledger are written, since the agent, which
+the driver's own loading starts, waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, Runner, follow_up, put_files, show
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
+    SLEEP_TARGETS,
+    UNIT,
+    UNIT_NAME,
+    DriverWishes,
+    Offer,
+    Plan,
+    Step,
+    dkms_text,
+    files,
+    first_error,
+    is_installed,
+    limit_s,
+    plan_absent,
+    plan_present,
+    proof,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, Finding
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
+    Event,
+    Table,
+    driver_problem,
+    find_tool,
+    parse_kernel_log,
+    read_table,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
+    DKMS_TREES,
+    INSTALL_LOG,
+    RECORD,
+    RECORD_SCHEMA,
+    SANDBOX,
+    SANDBOX_TEXT,
+    SOURCE_TREE,
+    DriverState,
+    Record,
+    parse_record,
+    read_driver_state,
+    read_holders,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import (
+    parse_control,
+    parse_deb,
+    sdk_version,
+)
+
+ROLE = "axcl_driver"
+LOCK_PATH = "/run/edgenpu-tuning-driver.lock"  # one run of this at a time; not the writers' lock, which is for moments
+PACKAGES = "/var/lib/edgenpu-tuning/packages"  # the installed .deb, so that a failed upgrade has a way back
+MAX_ROUNDS = 6
+
+APT_S, PURGE_S, BUILD_S, UNLOAD_S, SHORT_S = 900.0, 300.0, 3600.0, 180.0, 60.0
+INSTALL_S = 1800.0  # besides what loading may take: a slow core compiles for minutes
+_ENVIRONMENT = ("env", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+_TOOK_TOO_LONG = (124, 137)  # of timeout(1)
+_BY_PRODUCTS = shutil.ignore_patterns(
+    "out", ".tmp_versions", "*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", "*.symvers", "*.order"
+)
+
+
+class Failed(Exception):
+    """A step that did not go, in one sentence: what, where, what to do."""
+
+
+class Done(NamedTuple):
+    """What was done (or would be); what did not go and why; why nothing was done; what to know; the host after it."""
+
+    changes: List[Change]
+    files: List[Tuple[str, FileState, FileState]]
+    refused: List[Change]
+    obstacles: List[str]
+    warnings: List[str]
+    unknown: List[str]
+    state: DriverState
+
+
+@contextlib.contextmanager
+def _book(sink: Sink, check: bool = False) -> Iterator[Ledger]:
+    """Hold the writers' lock, with the ledger as it is now."""
+    with contextlib.nullcontext() if check else Locked(sink):
+        yield Ledger(sink)
+
+
+def look_at_deb(
+    root: Root, path: str, file_name: str, sha256: Optional[str], version: Optional[str], runner: Runner
+) -> Offer:
+    """Return what the .deb at PATH offers. SHA256: what it must be, None where the user has waived that."""
+    data = root.data(path)
+    blank = Offer(sha256=sha256 or "", path=path, file_name=file_name)
+    if data is None:
+        return blank._replace(problem="cannot be read")
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and sha256 != found:
+        return blank._replace(problem="its sha256 is %s and not %s (%d bytes)" % (found, sha256, len(data)))
+    deb = parse_deb(data)
+    control = deb.control
+    if deb.problem is None and control is None:
+        ran = runner(["dpkg-deb", "--field", path], SHORT_S)
+        if ran.status != 0:
+            return blank._replace(problem="dpkg-deb cannot read it (%s)" % (first_error(ran.output) or ran.status))
+        control = parse_control(ran.output)
+    if control is None:
+        return blank._replace(problem=deb.problem)
+    size = control.get("Installed-Size", "")
+    return Offer(
+        found,
+        path,
+        file_name,
+        control.get("Package"),
+        control.get("Version"),
+        control.get("Architecture"),
+        ", ".join(control.get(name, "") for name in ("Pre-Depends", "Depends")),
+        int(size) >> 10 if size.isdigit() else None,
+        version or sdk_version(file_name, control.get("Version")),
+    )
+
+
+def cached(sha256: str) -> str:
+    """Return where the .deb with this checksum is kept once it is installed."""
+    return "%s/%s.deb" % (PACKAGES, sha256)
+
+
+class _Doer:
+    """Performs steps on one host."""
+
+    def __init__(self, sink: Sink, runner: Runner, offer: Optional[Offer], wishes: DriverWishes) -> None:
+        self.sink = sink
+        self.runner = runner
+        self.offer = offer
+        self.wishes = wishes
+        self.refused: List[Change] = []
+        self._do: Dict[str, Callable[[Step], None]] = {
+            "tools": self._tools,
+            "unload": self._unload,
+            "hold": self._hold,
+            "unhold": self._hold,
+            "purge": self._purge,
+            "install": self._install,
+            "sandbox": self._sandbox,
+            "tree": self._tree,
+            "untree": self._untree,
+            "build": self._build,
+            "drop": self._drop,
+            "remove": self._remove,
+            "group": self._group,
+            "ungroup": self._ungroup,
+            "load": self._load,
+            "nodes": self._nodes,
+        }
+
+    def perform(self, step: Step) -> bool:
+        """Do one step; return False if it was refused and the rest can go on. Raises Failed if it cannot."""
+        before = len(self.refused)
+        self._do[step.kind](step)
+        return len(self.refused) == before
+
+    def run(self, argv: Sequence[str], timeout_s: float, what: str) -> Ran:
+        """Run a command that must succeed; WHAT it is for, as the sentence's beginning ("installing x")."""
+        ran = self.runner([*_ENVIRONMENT, *argv], timeout_s)
+        if ran.status in _TOOK_TOO_LONG:
+            raise Failed("%s took longer than %d s%s" % (what, timeout_s, self._kernel_says()))
+        if ran.status != 0:
+            raise Failed("%s failed: %s" % (what, first_error(ran.output) or "exit status %d" % ran.status))
+        return ran
+
+    def _kernel_says(self) -> str:
+        events = [event for event in kernel_events(self.runner) if event.severity == "critical"]
+        return "; the kernel says: " + events[-1].line if events else ""
+
+    def _record(self, **more: Any) -> None:
+        """Change our record of what is installed."""
+        record = parse_record(self.sink.root.text(RECORD))._replace(**more)
+        self.sink.put(RECORD, _record_state(record))
+
+    def _tools(self, step: Step) -> None:
+        install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"]
+        names = step.target.split()
+        # Before anything is changed: all of it can be had, or nothing is installed.
+        simulated = [*_ENVIRONMENT, *install, "--simulate", *names]
+        if self.runner(simulated, SHORT_S).status != 0:
+            self.runner([*_ENVIRONMENT, "apt-get", "-o", "DPkg::Lock::Timeout=300", "update"], APT_S)
+            ran = self.runner(simulated, SHORT_S)
+            if ran.status != 0:
+                raise Failed(
+                    "%s must be installed and apt-get cannot: %s; install it by hand, or give apt a source that has it"
+                    % (step.target, first_error(ran.output))
+                )
+        self.run([*install, *names], APT_S, "installing %s" % step.target)
+
+    def _unload(self, step: Step) -> None:
+        for module in step.target.split():
+            self.run(["modprobe", "-r", module], UNLOAD_S, "unloading %s" % module)
+
+    def _hold(self, step: Step) -> None:
+        if step.kind == "hold":
+            self._record(held=True)
+        self.run(["apt-mark", step.kind, *step.target.split()], SHORT_S, "apt-mark %s" % step.kind)
+        if step.kind == "unhold":
+            self._record(held=False)
+
+    def _purge(self, step: Step) -> None:
+        argv = ["dpkg", "--force-remove-reinstreq", "--purge", *step.target.split()]
+        self.run(argv, PURGE_S, "removing %s" % step.target)
+
+    def _install(self, step: Step) -> None:
+        offer = self.offer
+        if offer is None:
+            raise Failed("there is no source to install the driver from; give one")
+        if self.sink.root.text(SANDBOX) != SANDBOX_TEXT:
+            with _book(self.sink) as ledger:
+                ledger.remember_file(ROLE, SANDBOX)
+                ledger.save()
+        limit = INSTALL_S + limit_s(read_driver_state(self.sink.root), self.wishes)
+        record = Record(offer.sha256, offer.package, offer.sdk, None, False)
+        if offer.sha256 is None:
+            self._record(sha256=None, package=offer.package, sdk=offer.sdk)
+            name = "%s=%s" % (offer.package, offer.version) if offer.version else str(offer.package)
+            options = ["--yes", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
+            argv = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", *options, name]
+        else:
+            path = cached(offer.sha256)
+            if offer.path != path:
+                self.sink.put(path, FileState(self.sink.root.data(offer.path or ""), None, 0o644))
+            self.sink.put(path + ".json", _record_state(record))
+            self._record(sha256=offer.sha256, package=offer.package, sdk=offer.sdk)
+            argv = ["dpkg", "--force-confnew", "--install", path]
+        try:
+            self.run(argv, limit, "installing %s" % step.target)
+        except Failed as error:
+            log = self.sink.root.text(INSTALL_LOG)
+            if log and "build driver fail" in str(error):
+                raise Failed("%s (first error: %s; whole log: %s)" % (error, first_error(log), INSTALL_LOG)) from error
+            raise
+
+    def _sandbox(self, step: Step) -> None:
+        with _book(self.sink) as ledger:
+            kept = [entry.state for entry in ledger.entries(ROLE, "file") if entry.id == SANDBOX]
+            after = FileState(step.after.encode("utf-8") + b"\n") if step.after is not None else ABSENT
+            self.sink.put(SANDBOX, (kept[0] or ABSENT) if kept else after)
+
+    def _tree(self, step: Step) -> None:
+        name, _slash, version = step.target.partition("/")
+        target = "/usr/src/%s-%s" % (name, version)
+        scratch = target + ".new"
+        for path in (scratch, target):
+            self.sink.remove_tree(path)
+        shutil.copytree(
+            self.sink.host_path(SOURCE_TREE), self.sink.host_path(scratch), symlinks=True, ignore=_BY_PRODUCTS
+        )
+        architecture = read_driver_state(self.sink.root).architecture
+        self.sink.put(scratch + "/dkms.conf", FileState(dkms_text(version, architecture).encode("ascii")))
+        os.rename(self.sink.host_path(scratch), self.sink.host_path(target))
+        self.run(["dkms", "add", step.target], SHORT_S, "registering %s with DKMS" % step.target)
+
+    def _untree(self, step: Step) -> None:
+        name, _slash, version = step.target.partition("/")
+        # DKMS refuses to remove what has lost its source; what it leaves is removed all the same.
+        self.runner(["dkms", "remove", step.target, "--all"], PURGE_S)
+        self.sink.remove_tree("%s/%s" % (DKMS_TREES, step.target))
+        for entry in self.sink.root.names("%s/%s" % (DKMS_TREES, name)):
+            path = "%s/%s/%s" % (DKMS_TREES, name, entry)
+            if entry.startswith("kernel-") and not self.sink.root.exists(path):
+                self.sink.put(path, ABSENT)
+        self.sink.remove_if_empty("%s/%s" % (DKMS_TREES, name))
+        self.sink.remove_tree("/usr/src/%s-%s" % (name, version))
+
+    def _build(self, step: Step) -> None:
+        argv = ["dkms", "install", "--force", str(step.after), "-k", step.target]
+        ran = self.runner([*_ENVIRONMENT, *argv], BUILD_S)
+        if ran.status == 0:
+            return
+        log = "%s/%s/build/make.log" % (DKMS_TREES, step.after)
+        text = self.sink.root.text(log)
+        why = "took longer than %d s" % BUILD_S if ran.status in _TOOK_TOO_LONG else first_error(text or ran.output)
+        where = "" if text is None else "; whole log: " + log
+        sentence = "the driver does not build for kernel %s: %s%s" % (step.target, why, where)
+        self.refused.append(Change(step.target, step.before, step.after, sentence))
+
+    def _drop(self, step: Step) -> None:
+        paths = step.target.split()
+        for path in paths:
+            self.sink.put(path, ABSENT)
+        for release in sorted({path.split("/")[3] for path in paths}):
+            for path in paths:
+                if path.split("/")[3] == release:
+                    self.sink.remove_if_empty(os.path.dirname(path))
+            self.run(["depmod", release], PURGE_S, "depmod %s" % release)
+
+    def _remove(self, step: Step) -> None:
+        if os.path.isdir(self.sink.host_path(step.target)):
+            self.sink.remove_tree(step.target)
+        else:
+            self.sink.put(step.target, ABSENT)
+
+    def _group(self, step: Step) -> None:
+        self._record(group=step.target)
+        self.run(["groupadd", "--system", step.target], SHORT_S, "making the group %s" % step.target)
+
+    def _ungroup(self, step: Step) -> None:
+        self.run(["groupdel", step.target], SHORT_S, "removing the group %s" % step.target)
+
+    def _load(self, step: Step) -> None:
+        limit = limit_s(read_driver_state(self.sink.root), self.wishes) + SHORT_S
+        ran = self.runner(["systemctl", "restart", UNIT_NAME], limit)
+        if ran.status == 0:
+            self.runner(["udevadm", "settle", "--timeout=30"], SHORT_S)
+            return
+        why = "took longer than %d s" % limit if ran.status in _TOOK_TOO_LONG else first_error(ran.output)
+        sentence = "loading the driver: %s%s; see journalctl -u %s" % (why, self._kernel_says(), UNIT_NAME)
+        self.refused.append(Change(UNIT_NAME, step.before, step.after, sentence))
+
+    def _nodes(self, step: Step) -> None:
+        matches = ["--name-match=" + path for path in step.target.split()]
+        self.runner(["udevadm", "trigger", "--action=change", *matches], SHORT_S)
+        self.runner(["udevadm", "settle", "--timeout=30"], SHORT_S)
+
+
+def _record_state(record: Record) -> FileState:
+    text = json.dumps(dict(record._asdict(), schema=RECORD_SCHEMA), indent=1, sort_keys=True) + "\n"
+    return FileState(text.encode("ascii"), None, 0o644)
+
+
+def kernel_events(runner: Runner) -> Tuple[Event, ...]:
+    """Return what the kernel log tells of card and driver; () if it cannot be read."""
+    ran = runner(["dmesg"], SHORT_S)
+    return parse_kernel_log(ran.output) if ran.status == 0 else ()
+
+
+def _original_sandbox(ledger: Ledger) -> Optional[str]:
+    for entry in ledger.entries(ROLE, "file"):
+        if entry.id == SANDBOX and entry.state is not None and entry.state.content is not None:
+            return entry.state.content.decode("utf-8", "replace").strip()
+    return None
+
+
+def _wanted_files(state: DriverState, wishes: DriverWishes, ledger: Ledger) -> Dict[str, Tuple[str, FileState]]:
+    texts, links = files(state, wishes)
+    wanted = {path: (ROLE, FileState(text.encode("utf-8"))) for path, text in texts.items()}
+    wanted.update((path, (ROLE, FileState(None, target, 0o777))) for path, target in links.items())
+    for entry in ledger.entries(ROLE, "file"):
+        if entry.id in SLEEP_TARGETS and entry.id not in wanted:
+            wanted[entry.id] = (ROLE, entry.state or ABSENT)
+    return wanted
+
+
+def _as_change(step: Step) -> Change:
+    return Change("%s: %s" % (step.kind, step.target), step.before, step.after, step.why)
+
+
+def _put_files(
+    sink: Sink, runner: Runner, state: DriverState, wishes: DriverWishes, check: bool
+) -> Tuple[List[Tuple[str, FileState, FileState]], List[Change]]:
+    """Make our files what they should be; return those that were not, and what could not be told of them."""
+    with _book(sink, check) as ledger:
+        written = put_files(sink, ledger, _wanted_files(state, wishes, ledger), ROLE, check)
+        return written, [] if check else follow_up(sink, ledger, runner)
+
+
+def make_present(
+    sink: Sink, offer: Optional[Offer], wishes: DriverWishes, runner: Runner, check: bool = False, way_back: bool = True
+) -> Done:
+    """Make the host have what OFFER has, built for every kernel, loaded, and without what the package spoils.
+
+    WAY_BACK: put the package back that was there if the new one cannot be installed. Raises Failed with a sentence.
+    """
+    root = sink.root
+    doer = _Doer(sink, runner, offer, wishes)
+    changes: List[Change] = []
+    written: List[Tuple[str, FileState, FileState]] = []
+    tried: Set[Tuple[str, str]] = set()
+    plan = Plan([], [], [], [], [])
+    state = read_driver_state(root)
+    for _round in range(MAX_ROUNDS):
+        state = read_driver_state(root)
+        holders = read_holders(root) if state.loaded and not is_installed(state, offer) else ()
+        with _book(sink, check) as ledger:
+            original = _original_sandbox(ledger)
+        plan = plan_present(state, offer, wishes, holders, original)
+        if plan.obstacles:
+            break
+        if check:
+            steps = [_as_change(step) for step in plan.steps + plan.later]
+            files_to_be, _refused = _put_files(sink, runner, state, wishes, True)
+            shown = [
+                Change(path, show(before), show(after), "the driver's surroundings")
+                for path, before, after in files_to_be
+            ]
+            return Done(steps + shown, files_to_be, [], [], plan.warnings, plan.unknown, state)
+        todo = [step for step in plan.steps if (step.kind, step.target) not in tried]
+        early = [step for step in todo if step.kind not in ("load", "nodes")]
+        for step in early:
+            _perform(doer, step, changes, tried, way_back)
+        if not is_installed(state, offer):
+            continue
+        put, refused = _put_files(sink, runner, state, wishes, False)
+        written += put
+        changes += [Change(path, show(before), show(after), "the driver's surroundings") for path, before, after in put]
+        doer.refused += refused
+        for step in todo:
+            if step not in early:
+                _perform(doer, step, changes, tried, way_back)
+        if not todo and not put:
+            break
+    if not check and not plan.obstacles and not is_installed(state, offer):
+        raise Failed("dpkg says that all went well, but the driver's package is not installed; see /var/log/dpkg.log")
+    if not check and offer is not None and offer.sha256 is not None and not plan.obstacles:
+        _forget_packages(sink, offer.sha256)
+    return Done(changes, written, doer.refused, plan.obstacles, plan.warnings, [], state)
+
+
+def _perform(doer: _Doer, step: Step, changes: List[Change], tried: Set[Tuple[str, str]], way_back: bool) -> None:
+    tried.add((step.kind, step.target))
+    try:
+        if doer.perform(step):
+            changes.append(_as_change(step))
+    except Failed as error:
+        if step.kind == "install" and way_back and "took longer than" not in str(error):
+            raise Failed("%s; %s" % (error, _go_back(doer))) from error
+        raise
+
+
+def _forget_packages(sink: Sink, keep: str) -> None:
+    for name in sink.root.names(PACKAGES):
+        if not name.startswith(keep):
+            sink.put("%s/%s" % (PACKAGES, name), ABSENT)
+
+
+def _go_back(doer: _Doer) -> str:
+    """Take what could not be installed away again, and put back what was there before; tell how that went."""
+    sink, runner, offer = doer.sink, doer.runner, doer.offer
+    failed = None if offer is None else offer.sha256
+    previous = [
+        name[: -len(".deb")]
+        for name in sink.root.names(PACKAGES)
+        if name.endswith(".deb") and name[: -len(".deb")] != failed
+    ]
+    if offer is not None and offer.package is not None:
+        argv = ["dpkg", "--force-remove-reinstreq", "--purge", offer.package]
+        if runner(argv, PURGE_S).status != 0:
+            return "what is there of it could not be removed either: %s" % " ".join(argv)
+    if failed is not None:
+        for path in (cached(failed), cached(failed) + ".json"):
+            sink.put(path, ABSENT)
+    doer._record(sha256=None, package=None, sdk=None)
+    if not previous:
+        leave = plan_absent(read_driver_state(sink.root), (), [])
+        for step in leave.steps:
+            if step.kind in ("sandbox", "drop"):
+                doer.perform(step)
+        return "nothing of it is left on the host"
+    record = parse_record(sink.root.text(cached(previous[0]) + ".json"))
+    back = look_at_deb(sink.root, cached(previous[0]), "", previous[0], record.sdk, runner)
+    try:
+        make_present(sink, back, doer.wishes, runner, way_back=False)
+    except Failed as error:
+        return "the package that was there before could not be put back: %s" % error
+    return "the package that was there before is back"
+
+
+def make_absent(sink: Sink, runner: Runner, check: bool = False) -> Done:
+    """Take away the driver and all that it, its package and we have left. Raises Failed with a sentence."""
+    root = sink.root
+    doer = _Doer(sink, runner, None, DriverWishes())
+    changes: List[Change] = []
+    state = read_driver_state(root)
+    plan = plan_absent(state, read_holders(root) if state.loaded else (), _leavings(root, state))
+    if plan.obstacles:
+        return Done([], [], [], plan.obstacles, [], [], state)
+    if not check and root.exists(UNIT):
+        runner(["systemctl", "stop", UNIT_NAME], SHORT_S)
+    with _book(sink, check) as ledger:
+        given_back = undo(sink, ledger, ROLE, runner, check)
+    changes += given_back.changes
+    if check:
+        return Done(changes + [_as_change(step) for step in plan.steps], given_back.files, [], [], [], [], state)
+    for _round in range(MAX_ROUNDS):
+        state = read_driver_state(root)
+        steps = plan_absent(state, (), _leavings(root, state)).steps
+        for step in steps:
+            doer.perform(step)
+            changes.append(_as_change(step))
+        if not steps:
+            break
+    sink.remove_if_empty(os.path.dirname(RECORD))
+    return Done(changes, given_back.files, given_back.refused + doer.refused, [], [], [], state)
+
+
+def _leavings(root: Root, state: DriverState) -> List[str]:
+    """Return what no package removes; our record goes last, since it says what else is ours."""
+    paths = [INSTALL_LOG, PACKAGES] if state.packages else [SOURCE_TREE, INSTALL_LOG, PACKAGES]
+    made_group = state.record.group is not None and state.record.group in state.groups
+    return [path for path in paths + ([] if state.packages or made_group else [RECORD]) if root.exists(path)]
+
+
+def prove(root: Root, wishes: DriverWishes, runner: Runner) -> List[Finding]:
+    """Return what shows that driver and cards work, or do not."""
+    state = read_driver_state(root)
+    tool = find_tool(root)
+    table: Optional[Table] = None
+    if tool is not None and driver_problem(state.driver) is None:
+        table = read_table(runner, tool)
+    return proof(state, wishes, table, kernel_events(runner))

@@ -1,0 +1,480 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A host's life with the driver: installed, kept, upgraded, broken, taken away, and killed in between."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Dict, List, Optional, Tuple
+
+import pytest
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import driver
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import Done, Failed
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
+    ENABLED,
+    SLEEP_TARGETS,
+    UDEV_RULES,
+    UNIT,
+    DriverWishes,
+    Offer,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
+    INSTALL_LOG,
+    MODULES,
+    RECORD,
+    SANDBOX,
+    SANDBOX_TEXT,
+    read_driver_state,
+)
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import drivers
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import KERNEL, NEWER, Box
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+
+WISHES = DriverWishes()
+FAMILIES = ("vendor", "dkms")
+
+
+class Killed(BaseException):
+    """What SIGKILL does to a run, as far as a test can."""
+
+
+@pytest.fixture(params=FAMILIES)
+def box(request: pytest.FixtureRequest, tree: Tree) -> Box:
+    return Box(tree, request.param)
+
+
+def offer_of(box: Box, path: str, name: str = "") -> Offer:
+    """Return what a file on the host offers."""
+    sha256 = hashlib.sha256(box.path(path).read_bytes()).hexdigest()
+    return driver.look_at_deb(box.root, path, name or path.rpartition("/")[2], sha256, None, box.run)
+
+
+def install(box: Box, check: bool = False, wishes: DriverWishes = WISHES, path: Optional[str] = None) -> Done:
+    """Have the driver."""
+    return driver.make_present(box.kernel, offer_of(box, path or box.package_file()), wishes, box.run, check)
+
+
+def kinds(done: Done) -> List[str]:
+    """Return the kinds of steps that were done, files left out."""
+    return [change.path.partition(":")[0] for change in done.changes if not change.path.startswith("/")]
+
+
+def test_installed(box: Box) -> None:
+    done = install(box)
+    assert (done.obstacles, done.refused) == ([], [])
+    assert list(box.loaded) == list(MODULES)
+    assert not box.has(SANDBOX)
+    assert "0666" not in box.text("/etc/udev/rules.d/axcl_host.rules")
+    assert "ax_pcie" not in box.text("/etc/modules-load.d/axcl_pcie.conf")
+    assert 'GROUP="axcl", MODE="0660"' in box.text(UDEV_RULES)
+    assert box.path(ENABLED).is_symlink()
+    assert [line for line in box.text(UNIT).splitlines() if line.startswith(("ExecStart", "Timeout"))] == [
+        *("ExecStart=/sbin/modprobe " + module for module in MODULES),
+        "TimeoutStartSec=300",
+    ]
+    assert all(box.path(path).is_symlink() for path in SLEEP_TARGETS)
+    state = read_driver_state(box.root)
+    assert state.packages["axclhost"].want == "hold"
+    assert "axcl" in state.groups
+    assert state.kernels[0].modules
+    assert all("/updates/dkms/" in module.path for module in state.kernels[0].modules)
+    assert "systemctl daemon-reload" in box.commands
+    assert "udevadm control --reload" in box.commands
+    limit = [seconds for line, seconds in box.limits.items() if "--install" in line]
+    assert limit == [driver.INSTALL_S + 300]
+
+
+def test_vendor_s_sources_are_built_by_dkms(tree: Tree) -> None:
+    box = Box(tree)
+    box.kernel_installed(NEWER)
+    box.kernel_installed("6.1.9", headers=False)
+    done = install(box)
+    assert kinds(done) == ["install", "sandbox", "tree", "build", "build", "group", "hold", "drop"]
+    sources = "/usr/src/edgenpu-axcl-3.6.4-" + read_driver_state(box.root).record.sha256[:8]  # type: ignore[index]
+    conf = box.text(sources + "/dkms.conf")
+    assert "make host=arm64 KERNEL_VER=$kernelver " in conf
+    assert 'BUILT_MODULE_NAME[3]="axcl_host"\nBUILT_MODULE_LOCATION[3]="out/axcl_linux_arm64/ko/"\n' in conf
+    assert box.has(sources + "/drv/pcie/driver/Makefile")
+    assert not box.has(sources + "/out")
+    assert not box.has(sources + "/drv/pcie/driver/host_dev/x.o")
+    assert [kernel.release for kernel in read_driver_state(box.root).kernels if kernel.modules] == [KERNEL, NEWER]
+    assert not box.has("/lib/modules/%s/extra" % KERNEL)
+    assert "depmod " + KERNEL in box.commands
+
+
+def test_second_run_plans_nothing(box: Box) -> None:
+    install(box)
+    before, count = box.snapshot(), len(box.commands)
+    done = install(box)
+    assert (done.changes, done.files, done.refused) == ([], [], [])
+    assert (box.snapshot(), box.commands[count:]) == (before, [])
+
+
+def test_check_mode_changes_nothing_and_predicts(box: Box) -> None:
+    before = box.snapshot()
+    path = box.package_file()
+    before = box.snapshot()
+    predicted = install(box, check=True)
+    assert (box.snapshot(), box.commands, box.kernel.events) == (before, [], [])
+    assert predicted.unknown[-1] == "whether the card comes up: unknown until it has its firmware"
+    made = install(box, path=path)
+    foreseen = {change.path for change in predicted.changes}
+    # What it cannot foresee is said in UNKNOWN: which files of the package are replaced, what its scripts spoil.
+    surprises = {change.path for change in made.changes} - foreseen
+    assert {path for path in surprises if path.startswith("/etc")} == {
+        "/etc/udev/rules.d/axcl_host.rules",
+        "/etc/modules-load.d/axcl_pcie.conf",
+    }
+    assert {path.partition(":")[0] for path in surprises if path[0] != "/"} <= {"sandbox", "drop", "load"}
+    assert install(box, check=True, path=path).changes == []
+
+
+def test_new_kernel_gets_the_driver(box: Box) -> None:
+    install(box)
+    box.kernel_installed(NEWER)
+    assert kinds(install(box)) == ["build"]
+    assert [len(kernel.modules) for kernel in read_driver_state(box.root).kernels] == [5, 5]
+
+
+def test_new_kernel_without_headers_is_told_before_the_boot(box: Box) -> None:
+    install(box)
+    box.kernel_installed(NEWER, headers=False)
+    done = install(box)
+    assert done.changes == []
+    assert done.warnings == [
+        "do not boot kernel %s yet: it has no headers, so the driver cannot be built for it; install its headers and run "
+        "this again" % NEWER
+    ]
+
+
+def test_kernel_for_which_it_does_not_build(box: Box) -> None:
+    install(box)
+    box.kernel_installed("6.13.1")
+    done = install(box)
+    assert done.changes == []
+    assert [line.partition(":")[0] for line in done.warnings] == ["do not boot kernel 6.13.1 yet"]
+
+
+def test_build_that_fails(tree: Tree) -> None:
+    box = Box(tree)
+    box.kernel_installed(NEWER)
+    name = "edgenpu-axcl/3.6.4-" + offer_of(box, box.package_file()).sha256[:8]  # type: ignore[index]
+    box.fail["dkms install --force %s -k %s" % (name, NEWER)] = (10, "Error! Bad return status")
+    log = "make: ok\n\x1b[31mx.c:3:1: error: implicit declaration\x1b[0m\nmake: *** Error 2\n"
+    box.tree.file("/var/lib/dkms/%s/build/make.log" % name, log)
+    box.remove("/var/lib/dkms/" + name)
+    box.before = lambda line: box.tree.file("/var/lib/dkms/%s/build/make.log" % name, log) if NEWER in line else None
+    done = install(box)
+    assert [change.why for change in done.refused] == [
+        "the driver does not build for kernel %s: x.c:3:1: error: implicit declaration; whole log: "
+        "/var/lib/dkms/%s/build/make.log" % (NEWER, name)
+    ]
+    assert list(box.loaded) == list(MODULES)
+    assert read_driver_state(box.root).kernels[0].modules
+
+
+def other(box: Box) -> str:
+    """Return another version of the package."""
+    return box.package_file(
+        drivers.deb(version="2", depends="dkms" if box.family == "dkms" else "gcc"), "axcl_host_aarch64_V3.10.2_2.deb"
+    )
+
+
+def test_upgrade_takes_the_old_one_away_first(box: Box) -> None:
+    install(box)
+    sources = [path for path in box.snapshot() if path.startswith("/usr/src/edgenpu-axcl")]
+    box.commands.clear()
+    done = install(box, path=other(box))
+    assert kinds(done)[:3] == (
+        ["unload", "unhold", "untree"] if box.family == "vendor" else ["unload", "unhold", "purge"]
+    )
+    order = [line for line in box.commands if line.startswith(("modprobe -r", "dpkg"))]
+    assert order[:5] == ["modprobe -r " + module for module in reversed(MODULES)]
+    assert [line.split()[1:3] for line in order[5:]] == [
+        ["--force-remove-reinstreq", "--purge"],
+        ["--force-confnew", "--install"],
+    ]
+    assert not any(box.has(path) for path in sources)
+    assert list(box.loaded) == list(MODULES)
+    assert read_driver_state(box.root).record.sdk == "3.10.2"
+    assert install(box, path=other(box)).changes == []
+    assert len([name for name in box.root.names(driver.PACKAGES) if name.endswith(".deb")]) == 1
+
+
+def test_downgrade(box: Box) -> None:
+    install(box, path=other(box))
+    install(box)
+    assert read_driver_state(box.root).record.sdk == ("3.6.4")
+    assert install(box).changes == []
+
+
+def test_upgrade_that_fails_goes_back(box: Box) -> None:
+    install(box)
+    was = read_driver_state(box.root)
+    failing = other(box)
+    sha256 = offer_of(box, failing).sha256
+    box.fail["dpkg --force-confnew --install %s" % driver.cached(str(sha256))] = (1, "dpkg: error processing package")
+    with pytest.raises(Failed) as caught:
+        install(box, path=failing)
+    assert str(caught.value) == (
+        "installing axclhost failed: dpkg: error processing package; the package that was there before is back"
+    )
+    now = read_driver_state(box.root)
+    assert (now.record, now.packages, now.loaded, now.dkms) == (was.record, was.packages, was.loaded, was.dkms)
+    assert install(box).changes == []
+
+
+def test_first_installation_that_fails_leaves_nothing(box: Box) -> None:
+    path = box.package_file()
+    before = box.snapshot()
+    box.fail["build"] = (1, "")
+    with pytest.raises(Failed, match="build driver fail.*nothing of it is left on the host"):
+        install(box, path=path)
+    left = {name for name in set(box.snapshot()) - set(before) if box.path(name).is_file()}
+    if box.family == "vendor":
+        assert left == {RECORD, "/var/lib/edgenpu-tuning/ledger.json"}
+    assert read_driver_state(box.root).packages == {}
+    assert not box.has(SANDBOX)
+    del box.fail["build"]
+    assert install(box, path=path).refused == []
+
+
+def test_compile_error_is_shown(tree: Tree) -> None:
+    box = Box(tree)
+    path = box.package_file()
+    box.fail["build"] = (1, "")
+    box.tree.file(INSTALL_LOG, "make\nhost_dev.c:10:5: error: too few arguments to function 'pci_resize_resource'\n")
+    with pytest.raises(
+        Failed, match="first error: host_dev.c:10:5: error: too few arguments.*whole log: " + INSTALL_LOG
+    ):
+        install(box, path=path)
+
+
+def test_installation_that_hangs(box: Box) -> None:
+    box.fail["dpkg --force-confnew"] = (124, "")
+    box.fail["dmesg"] = (0, "[   12.5] [axcl_pcie_host_init, 12]: [step0]: Handshake timeout!\n")
+    with pytest.raises(Failed) as caught:
+        install(box)
+    assert str(caught.value) == (
+        "installing axclhost took longer than 2100 s; the kernel says: [axcl_pcie_host_init, 12]: [step0]: Handshake timeout!"
+    )
+    box.fail.clear()
+    assert install(box).refused == []
+
+
+def test_half_configured_package_is_taken_away_first(box: Box) -> None:
+    box.fail["build"] = (1, "")
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    box.fail.clear()
+    box.commands.clear()
+    assert read_driver_state(box.root).packages["axclhost"].state == "half-configured"
+    assert "purge" in kinds(install(box))
+    assert install(box).changes == []
+
+
+def test_users_of_the_card_stand_in_the_way(box: Box) -> None:
+    install(box)
+    before = box.snapshot()
+    path = other(box)
+    box.tree.link("/proc/77/fd/5", "/dev/axcl_host")
+    box.tree.file("/proc/77/comm", "llm\n")
+    done = install(box, path=path)
+    assert [line.partition(";")[0] for line in done.obstacles] == [
+        "the driver cannot be unloaded while it is in use by llm (PID 77)"
+    ]
+    assert driver.make_absent(box.kernel, box.run).obstacles == done.obstacles
+    assert {name: box.snapshot()[name] for name in before} == before
+    assert install(box).obstacles == []
+
+
+def test_tools_are_installed_first_and_only_if_all_can_be_had(box: Box) -> None:
+    for name in ("dkms", "make"):
+        box.drop_package(name)
+    box.remove("/usr/src/linux-headers-" + KERNEL)
+    done = install(box)
+    assert done.changes[0].path == "tools: dkms make linux-headers-" + KERNEL
+    apt = [line for line in box.commands if line.startswith("apt-get")]
+    assert "--simulate" in apt[0]
+    assert len(apt) == 2
+
+
+def test_tools_that_cannot_be_had(box: Box) -> None:
+    box.drop_package("dkms")
+    path = box.package_file()
+    before = box.snapshot()
+    box.fail["apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends --simulate"] = (
+        100,
+        "Reading package lists...\nE: Unable to locate package dkms\n",
+    )
+    with pytest.raises(Failed) as caught:
+        install(box, path=path)
+    assert str(caught.value) == (
+        "dkms must be installed and apt-get cannot: E: Unable to locate package dkms; install it by hand, or give apt a "
+        "source that has it"
+    )
+    assert box.snapshot() == before
+
+
+def test_loading_that_fails_is_told_with_the_kernel_s_words(tree: Tree) -> None:
+    box = Box(tree, "dkms")
+    box.fail["systemctl restart"] = (1, "Job for edgenpu-axcl-load.service failed")
+    box.fail["dmesg"] = (0, "[   12.5] Patch file not found axcl/ax650_card.pac.\n")
+    done = install(box)
+    assert [change.why for change in done.refused] == [
+        "loading the driver: Job for edgenpu-axcl-load.service failed; the kernel says: Patch file not found "
+        "axcl/ax650_card.pac.; see journalctl -u edgenpu-axcl-load.service"
+    ]
+    assert box.limits["systemctl restart edgenpu-axcl-load.service"] == 360
+
+
+def test_user_s_apt_configuration_comes_back(box: Box) -> None:
+    box.tree.file(SANDBOX, "// mine\n")
+    install(box)
+    assert box.text(SANDBOX) == "// mine\n"
+    driver.make_absent(box.kernel, box.run)
+    assert box.text(SANDBOX) == "// mine\n"
+
+
+def test_what_was_installed_by_hand_is_adopted(box: Box) -> None:
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    box.commands.clear()
+    done = driver.make_present(box.kernel, None, WISHES, box.run)
+    assert done.obstacles == []
+    assert "install" not in kinds(done)
+    assert not box.has(SANDBOX)
+    assert list(box.loaded) == list(MODULES)
+    assert driver.make_present(box.kernel, None, WISHES, box.run).changes == []
+
+
+def test_without_source_and_driver(box: Box) -> None:
+    done = driver.make_present(box.kernel, None, WISHES, box.run)
+    assert done.obstacles == ["no AXCL driver is installed and there is no source to install one from; give one"]
+    assert box.commands == []
+
+
+def test_absent_gives_everything_back(box: Box) -> None:
+    path = box.package_file()
+    box.tree.file("/etc/modules-load.d/mine.conf", "nvme\naxcl_host\n")
+    box.kernel_installed(NEWER)
+    before = box.snapshot()
+    install(box)
+    assert box.text("/etc/modules-load.d/mine.conf").splitlines()[1:] == ["nvme"]
+    predicted = driver.make_absent(box.kernel, box.run, check=True)
+    assert predicted.changes
+    assert box.has(UNIT)
+    done = driver.make_absent(box.kernel, box.run)
+    assert (done.refused, box.loaded) == ([], [])
+    after = box.snapshot()
+    gone = {name for name in after if name not in before}
+    # What is left of the package is what dpkg itself has left: directories, and here the stand-in's DKMS tree.
+    assert {name for name in gone if box.path(name).is_file() or box.path(name).is_symlink()} <= {
+        name for name in gone if name.startswith(("/var/lib/dkms/axclhost", "/usr/src/axclhost-1.0"))
+    }
+    assert {name: after[name] for name in before} == before
+    again = driver.make_absent(box.kernel, box.run)
+    assert (again.changes, again.obstacles) == ([], [])
+    assert path in before
+
+
+def test_hold_is_taken_back(box: Box) -> None:
+    install(box)
+    done = install(box, wishes=WISHES._replace(hold=False))
+    assert kinds(done) == ["unhold"]
+    assert install(box, wishes=WISHES._replace(hold=False)).changes == []
+
+
+def test_user_s_own_hold_is_left(box: Box) -> None:
+    install(box, wishes=WISHES._replace(hold=False))
+    box.run(["apt-mark", "hold", "axclhost"], 1.0)
+    assert install(box, wishes=WISHES._replace(hold=False)).changes == []
+
+
+def test_sleep_is_given_back(box: Box) -> None:
+    install(box)
+    done = install(box, wishes=WISHES._replace(prevent_sleep=False))
+    assert [change.path for change in done.changes] == list(SLEEP_TARGETS)
+    assert not any(box.has(path) for path in SLEEP_TARGETS)
+
+
+def _life(box: Box, path: str, wanted: str) -> Any:
+    if wanted == "absent":
+        return driver.make_absent(box.kernel, box.run)
+    return install(box, path=path)
+
+
+@pytest.mark.parametrize("wanted", ["installed", "upgraded", "absent"])
+def test_killed_at_any_command_and_repeated(box: Box, tmp_path: Any, wanted: str) -> None:
+    """Whatever command a run is killed before or after, the next one ends where an undisturbed one does."""
+
+    def fresh(name: str) -> Tuple[Box, str]:
+        one = Box(Tree(tmp_path / name), box.family)
+        one.kernel_installed(NEWER)
+        path = one.package_file()
+        if wanted != "installed":
+            install(one)
+        if wanted == "upgraded":
+            path = other(one)
+        one.commands.clear()
+        return one, path
+
+    def end(one: Box) -> Dict[str, Any]:
+        return {name: value for name, value in one.snapshot().items() if name != "/var/lib/edgenpu-tuning/ledger.json"}
+
+    undisturbed, path = fresh("undisturbed")
+    _life(undisturbed, path, wanted)
+    count = len(undisturbed.commands)
+    assert count > 5
+    for at in range(count):
+        for after in (False, True):
+            one, path = fresh("%d-%s" % (at, after))
+            seen: List[str] = []
+            run = one.run
+
+            def dying(
+                argv: Any, timeout_s: float, at: int = at, after: bool = after, seen: List[str] = seen, run: Any = run
+            ) -> Ran:
+                seen.append(" ".join(argv))
+                if len(seen) == at + 1 and not after:
+                    raise Killed
+                ran: Ran = run(argv, timeout_s)
+                if len(seen) == at + 1:
+                    raise Killed
+                return ran
+
+            one.run = dying  # type: ignore[method-assign]
+            with pytest.raises(Killed):
+                _life(one, path, wanted)
+            one.run = run  # type: ignore[method-assign]
+            done = _life(one, path, wanted)
+            assert (done.refused, done.obstacles) == ([], []), seen[at]
+            assert end(one) == end(undisturbed), seen[at]
+            assert one.loaded == undisturbed.loaded
+            assert _life(one, path, wanted).changes == []
+
+
+def test_locks_are_not_held_while_it_takes_minutes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's loading starts the agent, which must not wait for us."""
+    held: List[str] = []
+    depth = [0]
+    real = driver.Locked
+
+    class Watched(real):  # type: ignore[valid-type,misc]
+        def __enter__(self) -> Any:
+            depth[0] += 1
+            return super().__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            depth[0] -= 1
+            super().__exit__(*error)
+
+    monkeypatch.setattr(driver, "Locked", Watched)
+    box.before = lambda line: held.append(line) if depth[0] else None
+    install(box)
+    driver.make_absent(box.kernel, box.run)
+    assert {line.split()[0] for line in held} <= {"systemctl", "udevadm"}
+    assert not [line for line in held if "restart" in line]
+    assert SANDBOX_TEXT
