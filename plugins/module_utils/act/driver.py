@@ -305,11 +305,10 @@ class _Doer:
         paths = step.target.split()
         for path in paths:
             self.sink.put(path, ABSENT)
-        for release in sorted({path.split("/")[3] for path in paths}):
-            for path in paths:
-                if path.split("/")[3] == release:
-                    self.sink.remove_if_empty(os.path.dirname(path))
-            self.run(["depmod", release], PURGE_S, "depmod %s" % release)
+        for directory in {os.path.dirname(path) for path in paths}:
+            self.sink.remove_if_empty(directory)
+        release = paths[0].split("/")[3]
+        self.run(["depmod", release], PURGE_S, "depmod %s" % release)
 
     def _remove(self, step: Step) -> None:
         if os.path.isdir(self.sink.host_path(step.target)):

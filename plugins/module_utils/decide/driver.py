@@ -11,7 +11,7 @@ how far the other came, and plans the rest.
 from __future__ import annotations
 
 import re
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
@@ -146,6 +146,43 @@ class Plan(NamedTuple):
     obstacles: List[str]
     warnings: List[str]
     unknown: List[str]
+
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_SOURCES = ("file", "path", "url", "package")
+
+
+def wrong_source(source: Mapping[str, Any]) -> Optional[str]:
+    """Return what is wrong with a source as the user wrote it, in one sentence; None if it can be used."""
+    given = [name for name in _SOURCES if source.get(name)]
+    if len(given) != 1:
+        return "source: give one of file, path, url and package; %s given" % (" and ".join(given) or "none is")
+    (kind,) = given
+    sha256 = source.get("sha256")
+    if sha256 and not _SHA256.fullmatch(sha256):
+        return "source: sha256 %r is no checksum; it has 64 hexadecimal digits" % sha256
+    if kind == "package":
+        return "source: sha256 is for files; apt checks packages of a repository itself" if sha256 else None
+    if source.get("version"):
+        return "source: version is for packages of a repository; a %s has its own" % kind
+    if kind == "url" and not re.match(r"(?:https?|ftp|file)://", source["url"]):
+        return "source: url %r is no address; write https://..." % source["url"]
+    if not sha256 and not source.get("checksum_none_accepted"):
+        return (
+            "source: %s needs sha256, so that what is built into the kernel is what you mean; "
+            "or set checksum_none_accepted: true" % kind
+        )
+    return None
+
+
+def wrong_wishes(wishes: DriverWishes) -> Optional[str]:
+    """Return what is wrong with the wishes, in one sentence; None if they can be granted."""
+    if not _GROUP.fullmatch(wishes.group):
+        return "group: %r is no name of a group; write one such as axcl" % wishes.group
+    if not 10 <= wishes.load_timeout_s <= 3600:
+        return "load_timeout: %d s is no limit for one card; write 10 to 3600" % wishes.load_timeout_s
+    return None
 
 
 def number_of(version: Optional[str]) -> Optional[Tuple[int, ...]]:
@@ -374,7 +411,8 @@ def _tree(state: DriverState, dkms: bool) -> Optional[DkmsTree]:
     """Return DKMS's tree of the driver that is installed now; None if there is none (yet)."""
     if dkms:
         return next((tree for tree in reversed(state.dkms) if not tree.ours), None)
-    return next((tree for tree in state.dkms if tree.ours and tree.version == our_tree(state)), None)
+    mine = (tree for tree in state.dkms if tree.ours and tree.registered)
+    return next((tree for tree in mine if tree.version == our_tree(state)), None)
 
 
 def _kernels_to_build(state: DriverState, sdk: Optional[str]) -> List[Kernel]:
@@ -401,21 +439,18 @@ def _after_install(state: DriverState, wishes: DriverWishes, sandbox: Optional[s
         if tree is None or kernel.release not in tree.installed or not has_driver(kernel, ("updates",)):
             steps.append(_build(name, kernel))
     for kernel in state.kernels:
-        copies = [module.path for module in kernel.modules if module.path.split("/")[4] == "extra"]
-        if copies and has_driver(kernel, ("updates",)):
-            steps.append(
-                Step(
-                    "drop",
-                    " ".join(copies),
-                    "built by the package",
-                    None,
-                    "DKMS's are used, and cleaned with the kernel",
-                )
-            )
+        if has_driver(kernel, ("updates",)):
+            steps += _drop(kernel, ("extra",), "DKMS's are used, and cleaned with the kernel")
     if wishes.group not in state.groups:
         steps.append(Step("group", wishes.group, None, "system group", "whose members may use the card"))
     steps += _holds(state, wishes)
     return steps
+
+
+def _drop(kernel: Kernel, places: Sequence[str], why: str) -> List[Step]:
+    """Return the step that removes what was built for a kernel from PLACES."""
+    copies = [module.path for module in kernel.modules if module.path.split("/")[4] in places]
+    return [Step("drop", " ".join(copies), "built for kernel " + kernel.release, None, why)] if copies else []
 
 
 def _holds(state: DriverState, wishes: DriverWishes) -> List[Step]:
@@ -551,12 +586,14 @@ def _unknown(state: DriverState, offer: Optional[Offer]) -> List[str]:
 def plan_absent(state: DriverState, holders: Sequence[Holder] = (), leavings: Sequence[str] = ()) -> Plan:
     """Return what is to be done so that nothing of the driver is left. LEAVINGS: paths that no package lists."""
     steps = _taking_away(state)
+    if not drivers_of(state):
+        for tree in state.dkms:
+            if not tree.ours:
+                name = "%s/%s" % (tree.name, tree.version)
+                steps.append(Step("untree", name, "registered", None, "left by the package"))
     steps += _sandbox(state.sandbox, None)
-    copies = [module.path for kernel in state.kernels for module in kernel.modules]
-    if copies:
-        steps.append(
-            Step("drop", " ".join(copies), "built for the driver", None, "no package removes them for all kernels")
-        )
+    for kernel in state.kernels:
+        steps += _drop(kernel, ("updates", "extra"), "no package removes them for all kernels")
     for path in leavings:
         steps.append(Step("remove", path, "left by the driver", None, "no package removes it"))
     if state.record.group is not None and state.record.group in state.groups:
@@ -730,3 +767,39 @@ def _card_proof(bdf: str, driver: Optional[str], table: Optional[Table], events:
         )
     )
     return found
+
+
+def kernels_as_data(state: DriverState) -> List[Dict[str, Any]]:
+    """Return the kernels as plain data, each with whether it has the driver."""
+    return [
+        {
+            "release": kernel.release,
+            "running": kernel.running,
+            "headers": kernel.headers,
+            "has_driver": has_driver(kernel),
+        }
+        for kernel in state.kernels
+    ]
+
+
+def outcome(
+    state: DriverState, present: bool, check: bool, changed: bool, findings: Sequence[Finding]
+) -> Tuple[str, List[str]]:
+    """Return the outcome in one sentence, and what the proof found broken."""
+    broken = ["%s. %s" % (finding.summary, finding.remedy) for finding in findings if finding.severity == CRITICAL]
+    if not present:
+        if check and changed:
+            return "the driver would be removed with all that it has left", []
+        return "the driver is removed with all that it has left" if changed else "nothing of the driver is here", []
+    if check:
+        return "the driver would be installed, or put right" if changed else "the driver is as wished", []
+    unseen = sum(1 for finding in findings if finding.severity == WARNING)
+    cards = len(state.cards)
+    sentence = "driver%s is installed%s, %d card%s%s" % (
+        "" if state.record.sdk is None else " " + state.record.sdk,
+        " and works" if not broken and cards and not unseen else "",
+        cards,
+        "" if cards == 1 else "s",
+        ", %d things could not be seen" % unseen if unseen else "",
+    )
+    return sentence, broken

@@ -35,3 +35,22 @@ def no_keeper(host: Host) -> Optional[str]:
             "use persist: false to set this boot's values only"
         )
     return None
+
+
+def no_driver_here(host: Host, system: str, user_id: int) -> Optional[str]:
+    """Return in one sentence why no kernel driver can be installed from here and what to do; None if it can be.
+
+    SYSTEM: the kernel's name ("Linux"), USER_ID: the effective one.
+    """
+    if system != "Linux":
+        return "this host runs %s; the driver is for Linux" % system
+    if (host.virtualisation or "").startswith("container"):
+        return "this is a %s, and its kernel is the host's; install the driver there" % host.virtualisation
+    if user_id != 0:
+        return "user id %d may not install packages; run as root (become: true)" % user_id
+    if not host.systemd:
+        return (
+            "systemd does not run here (/run/systemd/system is missing), and a unit of it loads the driver at boot; "
+            "install the driver by hand"
+        )
+    return None

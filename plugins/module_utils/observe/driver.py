@@ -76,12 +76,16 @@ class FileThere(NamedTuple):
 
 
 class DkmsTree(NamedTuple):
-    """A version of a module that DKMS knows. INSTALLED: releases of the kernels for which it is installed."""
+    """Sources for DKMS. INSTALLED: releases of the kernels for which it has installed what it built of them.
+
+    REGISTERED: DKMS knows them; a killed run may have left some of ours that it does not (any more).
+    """
 
     name: str
     version: str
     ours: bool
     installed: Tuple[str, ...]
+    registered: bool = True
 
 
 class Holder(NamedTuple):
@@ -207,6 +211,11 @@ def read_dkms(root: Root) -> Tuple[DkmsTree, ...]:
             parts = [link.split("/")[-3:] for link in links if link is not None]
             installed = tuple(sorted(release for owner, release, _machine in parts if owner == version))
             trees.append(DkmsTree(name, version, name == OUR_DKMS, installed))
+    known = {tree.version for tree in trees if tree.ours}
+    for directory in root.names("/usr/src"):
+        version = directory[len(OUR_DKMS) + 1 :]
+        if directory.startswith(OUR_DKMS + "-") and version not in known:
+            trees.append(DkmsTree(OUR_DKMS, version, True, (), registered=False))
     return tuple(trees)
 
 

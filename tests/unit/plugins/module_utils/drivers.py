@@ -159,7 +159,8 @@ class Box(hosts.Board):
         self.tree.file("/lib/modules/%s/kernel/x" % release)
         if headers:
             self.tree.file("/usr/src/linux-headers-%s/Makefile" % release)
-            self.tree.link("/lib/modules/%s/build" % release, "/usr/src/linux-headers-" + release)
+            if not self.has("/lib/modules/%s/build" % release):
+                self.tree.link("/lib/modules/%s/build" % release, "/usr/src/linux-headers-" + release)
 
     def package_file(self, data: Optional[bytes] = None, name: str = VENDOR_FILE) -> str:
         """Put a .deb file on the host and return its path."""
