@@ -51,6 +51,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
     DKMS_TREES,
     INSTALL_LOG,
+    NO_RECORD,
     RECORD,
     RECORD_SCHEMA,
     SANDBOX,
@@ -195,7 +196,7 @@ class _Doer:
     def _record(self, **more: Any) -> None:
         """Change our record of what is installed."""
         record = parse_record(self.sink.root.text(RECORD))._replace(**more)
-        self.sink.put(RECORD, _record_state(record))
+        self.sink.put(RECORD, ABSENT if record == NO_RECORD else _record_state(record))
 
     def _tools(self, step: Step) -> None:
         install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"]
@@ -465,13 +466,17 @@ def _go_back(doer: _Doer) -> str:
     if failed is not None:
         for path in (cached(failed), cached(failed) + ".json"):
             sink.put(path, ABSENT)
-    doer._record(sha256=None, package=None, sdk=None)
     if not previous:
-        leave = plan_absent(read_driver_state(sink.root), (), [])
-        for step in leave.steps:
-            if step.kind in ("sandbox", "drop"):
+        state = read_driver_state(sink.root)
+        for step in plan_absent(state, (), _leavings(sink.root, state)).steps:
+            if step.target not in (INSTALL_LOG, RECORD):  # the log is what the user looks into now
                 doer.perform(step)
+        doer._record(sha256=None, package=None, sdk=None)
+        with _book(sink) as ledger:
+            undo(sink, ledger, ROLE, runner, False)
+        sink.remove_if_empty(os.path.dirname(RECORD))
         return "nothing of it is left on the host"
+    doer._record(sha256=None, package=None, sdk=None)
     record = parse_record(sink.root.text(cached(previous[0]) + ".json"))
     back = look_at_deb(sink.root, cached(previous[0]), "", previous[0], record.sdk, runner)
     try:
@@ -490,6 +495,8 @@ def make_absent(sink: Sink, runner: Runner, check: bool = False) -> Done:
     plan = plan_absent(state, read_holders(root) if state.loaded else (), _leavings(root, state))
     if plan.obstacles:
         return Done([], [], [], plan.obstacles, [], [], state)
+    if not check and state.packages and state.record == NO_RECORD:
+        doer._record(package=sorted(state.packages)[0])  # so that a run which is killed now is made up for
     if not check and root.exists(UNIT):
         runner(["systemctl", "stop", UNIT_NAME], SHORT_S)
     with _book(sink, check) as ledger:
@@ -512,8 +519,9 @@ def make_absent(sink: Sink, runner: Runner, check: bool = False) -> Done:
 def _leavings(root: Root, state: DriverState) -> List[str]:
     """Return what no package removes; our record goes last, since it says what else is ours."""
     paths = [INSTALL_LOG, PACKAGES] if state.packages else [SOURCE_TREE, INSTALL_LOG, PACKAGES]
-    made_group = state.record.group is not None and state.record.group in state.groups
-    return [path for path in paths + ([] if state.packages or made_group else [RECORD]) if root.exists(path)]
+    found = [path for path in paths if root.exists(path)]
+    rest = plan_absent(state, (), found).steps
+    return found if rest or not root.exists(RECORD) else [RECORD]
 
 
 def prove(root: Root, wishes: DriverWishes, runner: Runner) -> List[Finding]:

@@ -17,6 +17,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host, read_uptime
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import read_interrupts, read_thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import read_kernels
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
@@ -41,4 +42,5 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         tuple(sorted({(path, code) for path, code in root.unread if code != "EBUSY"})),
         tuple((irq, thread) for irq, thread in threads if thread is not None),
         uptime_s=read_uptime(root),
+        kernels=read_kernels(root, [module for kind in catalogue for module in kind.modules]),
     )

@@ -71,6 +71,7 @@ AGENT_MODULES = (
     "observe.identity",
     "observe.interrupts",
     "observe.irqbalance",
+    "observe.kernels",
     "observe.locks",
     "observe.pci",
     "observe.wishes",

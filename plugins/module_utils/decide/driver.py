@@ -29,6 +29,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
     MODULES,
+    NO_RECORD,
     OUR_DKMS,
     SANDBOX,
     SANDBOX_TEXT,
@@ -586,6 +587,9 @@ def _unknown(state: DriverState, offer: Optional[Offer]) -> List[str]:
 def plan_absent(state: DriverState, holders: Sequence[Holder] = (), leavings: Sequence[str] = ()) -> Plan:
     """Return what is to be done so that nothing of the driver is left. LEAVINGS: paths that no package lists."""
     steps = _taking_away(state)
+    if not drivers_of(state) and state.record == NO_RECORD:
+        # Modules that somebody has put there by hand are theirs.
+        return Plan([step for step in steps if step.kind == "untree"], [], [], [], [])
     if not drivers_of(state):
         for tree in state.dkms:
             if not tree.ours:

@@ -29,6 +29,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, release_key
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice
 
 OWN_POLICY = "/usr/lib/edgenpu-tuning/irqbalance.d"  # what we hand to irqbalance's --policyscript
@@ -39,6 +40,7 @@ class Snapshot(NamedTuple):
 
     WISHES: what is kept on the host, by role. UNREAD: (path, errno name) of what could not be read.
     THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards. UPTIME_S: seconds since boot.
+    KERNELS: from old to new.
     """
 
     host: Host
@@ -52,6 +54,7 @@ class Snapshot(NamedTuple):
     unread: Tuple[Tuple[str, str], ...] = ()
     threads: Tuple[Tuple[int, Thread], ...] = ()
     uptime_s: Optional[float] = None
+    kernels: Tuple[Kernel, ...] = ()
 
     @property
     def cards(self) -> List[PciDevice]:
@@ -271,6 +274,37 @@ def _persistence(snapshot: Snapshot) -> List[Finding]:
     return [Finding("not_kept", WARNING, summary, {"/etc/edgenpu-tuning/wishes.d": kept}, remedy, "irq_affinity")]
 
 
+def _next_kernels(snapshot: Snapshot) -> List[Finding]:
+    """Return a finding for each kernel that a reboot may start and that lacks a driver which this one was given.
+
+    A driver that comes with the kernel is none of those that were added, and never reported.
+    """
+    running = next((kernel for kernel in snapshot.kernels if kernel.running), None)
+    if running is None:
+        return []
+    found = []
+    added = {module.name.replace("-", "_") for module in running.modules}
+    for kernel in snapshot.kernels:
+        missing = sorted(added - {module.name.replace("-", "_") for module in kernel.modules})
+        if not missing or release_key(kernel.release) <= release_key(running.release):
+            continue
+        how = "Build it now, before a reboot (`dkms autoinstall -k %s`, or its role)." % kernel.release
+        if not kernel.headers:
+            how = "Install this kernel's headers, then build it, before a reboot."
+        found.append(
+            Finding(
+                "next_kernel_without_driver",
+                WARNING,
+                "kernel %s is installed and lacks %s: after a reboot into it the card has no driver"
+                % (kernel.release, ", ".join(missing)),
+                {"/lib/modules/%s" % kernel.release: [module.path for module in kernel.modules]},
+                how,
+                "axcl_driver" if "ax_pcie_host_dev" in missing else None,
+            )
+        )
+    return found
+
+
 def findings(snapshot: Snapshot) -> List[Finding]:
     """Return all findings on a host, gravest first."""
     found: List[Optional[Finding]] = []
@@ -284,6 +318,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
         found.append(_balancer(snapshot))
         found += _clocks(snapshot, fast)
         found += _persistence(snapshot)
+        found += _next_kernels(snapshot)
     if snapshot.unread:
         evidence = dict(snapshot.unread)
         found.append(

@@ -67,7 +67,7 @@ def _presence(card: PciDevice, kind: CardKind) -> Optional[Finding]:
             "%s at %s has no driver, so it has no interrupt to place" % (kind.name, card.bdf),
             {sysfs + "/driver": None},
             "Install and load the card's driver; the interrupt is placed as soon as it binds.",
-            None,
+            "axcl_driver" if "ax_pcie_host_dev" in kind.modules else None,
         )
     if kind.drivers and card.driver not in kind.drivers:
         return Finding(

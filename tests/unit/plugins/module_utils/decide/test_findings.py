@@ -25,6 +25,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Built, Kernel
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Aer, Link, PciDevice
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 
@@ -51,6 +52,12 @@ def policy(first: int, cpus: Any, governor: Optional[str] = "performance", **mor
         False,
     )
     return plain._replace(**more)
+
+
+def added(release: str, running: bool) -> Kernel:
+    """Return a kernel with a driver that did not come with it."""
+    path = "/lib/modules/%s/updates/dkms/ax_pcie_host_dev.ko" % release
+    return Kernel(release, running, True, (Built("ax_pcie_host_dev", path, release + " SMP", None),))
 
 
 def tuned(card: Optional[PciDevice] = None, **more: Any) -> Snapshot:
@@ -143,7 +150,15 @@ CASES = [
         lambda: tuned(hosts.card(irqs=(), driver=None)),
         "Axera AX650N at 0003:31:00.0 has no driver, so it has no interrupt to place",
         {SYSFS + "/driver": None},
-        None,
+        "axcl_driver",
+    ),
+    Case(
+        "next_kernel_without_driver",
+        WARNING,
+        lambda: tuned(kernels=(added("6.1.57", True), added("6.1.84", False)._replace(modules=()))),
+        "kernel 6.1.84 is installed and lacks ax_pcie_host_dev: after a reboot into it the card has no driver",
+        {"/lib/modules/6.1.84": []},
+        "axcl_driver",
     ),
     Case(
         "card_wrong_driver",
@@ -314,6 +329,26 @@ def test_every_finding_above_info_is_a_case() -> None:
     """A finding that nobody has staged may be one that nobody can cause."""
     staged = {finding.id for case in CASES for finding in findings(case.snapshot())}
     assert {case.id for case in CASES} | {"link_at_limit", "interrupt_on_fast_core", "clock_held"} == staged
+
+
+class TestNextKernel:
+    def test_without_headers_these_come_first(self) -> None:
+        bare = added("6.1.84", False)._replace(modules=(), headers=False)
+        finding = found(tuned(kernels=(added("6.1.57", True), bare)))["next_kernel_without_driver"]
+        assert finding.remedy == "Install this kernel's headers, then build it, before a reboot."
+
+    @pytest.mark.parametrize(
+        "kernels",
+        [
+            (),
+            (added("6.1.57", True), added("6.1.84", False)),
+            (added("6.1.9", False)._replace(modules=()), added("6.1.57", True)),
+            (added("6.1.57", True)._replace(modules=()), added("6.1.84", False)._replace(modules=())),
+        ],
+    )
+    def test_nothing_to_say(self, kernels: Any) -> None:
+        """An older kernel is a way back, and a driver that comes with the kernel is in none of these places."""
+        assert "next_kernel_without_driver" not in found(tuned(kernels=kernels))
 
 
 class TestCard:
