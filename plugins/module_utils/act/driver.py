@@ -31,10 +31,12 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     Plan,
     Step,
     dkms_text,
+    failure,
     files,
     first_error,
     is_installed,
     limit_s,
+    nodes_step,
     plan_absent,
     plan_present,
     proof,
@@ -50,6 +52,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
     DKMS_TREES,
+    FAILED_LOG,
     INSTALL_LOG,
     NO_RECORD,
     RECORD,
@@ -237,7 +240,7 @@ class _Doer:
                 ledger.remember_file(ROLE, SANDBOX)
                 ledger.save()
         limit = INSTALL_S + limit_s(read_driver_state(self.sink.root), self.wishes)
-        record = Record(offer.sha256, offer.package, offer.sdk, None, False)
+        record = Record(offer.sha256, offer.package, offer.sdk, None, None, False)
         if offer.sha256 is None:
             self._record(sha256=None, package=offer.package, sdk=offer.sdk)
             name = "%s=%s" % (offer.package, offer.version) if offer.version else str(offer.package)
@@ -248,15 +251,20 @@ class _Doer:
             if offer.path != path:
                 self.sink.put(path, FileState(self.sink.root.data(offer.path or ""), None, 0o644))
             self.sink.put(path + ".json", _record_state(record))
-            self._record(sha256=offer.sha256, package=offer.package, sdk=offer.sdk)
+            self._record(sha256=offer.sha256, package=offer.package, sdk=offer.sdk, failed=None)
             argv = ["dpkg", "--force-confnew", "--install", path]
+        self.sink.put(INSTALL_LOG, ABSENT)  # so that the log, if there is one then, is that of this attempt
         try:
             self.run(argv, limit, "installing %s" % step.target)
         except Failed as error:
-            log = self.sink.root.text(INSTALL_LOG)
-            if log and "build driver fail" in str(error):
-                raise Failed("%s (first error: %s; whole log: %s)" % (error, first_error(log), INSTALL_LOG)) from error
-            raise
+            log = self.sink.root.data(INSTALL_LOG)
+            if not log:
+                raise
+            # Kept under another name: what is done next may install another package, and that writes its own.
+            self.sink.put(FAILED_LOG, FileState(log))
+            told = first_error(log.decode("utf-8", "replace"))
+            raise Failed("%s (first error: %s; whole log: %s)" % (error, told, FAILED_LOG)) from error
+        self.sink.put(FAILED_LOG, ABSENT)
 
     def _sandbox(self, step: Step) -> None:
         with _book(self.sink) as ledger:
@@ -338,6 +346,10 @@ class _Doer:
         matches = ["--name-match=" + path for path in step.target.split()]
         self.runner(["udevadm", "trigger", "--action=change", *matches], SHORT_S)
         self.runner(["udevadm", "settle", "--timeout=30"], SHORT_S)
+        wrong = nodes_step(read_driver_state(self.sink.root), self.wishes)
+        if wrong:
+            sentence = "udev leaves %s as %s; see udevadm test for another rule that wins" % wrong[0][1:3]
+            self.refused.append(Change(wrong[0].target, wrong[0].before, wrong[0].after, sentence))
 
 
 def _record_state(record: Record) -> FileState:
@@ -469,7 +481,7 @@ def _go_back(doer: _Doer) -> str:
     if not previous:
         state = read_driver_state(sink.root)
         for step in plan_absent(state, (), _leavings(sink.root, state)).steps:
-            if step.target not in (INSTALL_LOG, RECORD):  # the log is what the user looks into now
+            if step.target not in (FAILED_LOG, RECORD):  # the log is what the user looks into now
                 doer.perform(step)
         doer._record(sha256=None, package=None, sdk=None)
         with _book(sink) as ledger:
@@ -483,6 +495,8 @@ def _go_back(doer: _Doer) -> str:
         make_present(sink, back, doer.wishes, runner, way_back=False)
     except Failed as error:
         return "the package that was there before could not be put back: %s" % error
+    if sink.root.exists(FAILED_LOG):
+        doer._record(failed=failure(failed, read_driver_state(sink.root).kernel))
     return "the package that was there before is back"
 
 
@@ -518,7 +532,7 @@ def make_absent(sink: Sink, runner: Runner, check: bool = False) -> Done:
 
 def _leavings(root: Root, state: DriverState) -> List[str]:
     """Return what no package removes; our record goes last, since it says what else is ours."""
-    paths = [INSTALL_LOG, PACKAGES] if state.packages else [SOURCE_TREE, INSTALL_LOG, PACKAGES]
+    paths = [*([] if state.packages else [SOURCE_TREE]), INSTALL_LOG, FAILED_LOG, PACKAGES]
     found = [path for path in paths if root.exists(path)]
     rest = plan_absent(state, (), found).steps
     return found if rest or not root.exists(RECORD) else [RECORD]

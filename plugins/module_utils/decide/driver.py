@@ -28,6 +28,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     compare,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
+    FAILED_LOG,
     MODULES,
     NO_RECORD,
     OUR_DKMS,
@@ -58,7 +59,9 @@ NEEDED_MIB = 600  # of a package that does not tell its size: firmware, librarie
 BUILD_MIB = 150
 _HOSTS = {"arm64": "arm64", "riscv64": "riscv", "loong64": "loongarch64"}  # how the vendor's makefiles call them
 _NAMED_FOR = (("aarch64", "arm64"), ("x86_64", "amd64"), ("loongarch64", "loong64"))  # in names of files
-_ERROR = re.compile(r"^E: |error:|\bError \d|\bfatal\b|No such file|not found|Error!|No rule to make", re.IGNORECASE)
+_ERROR = re.compile(
+    r"^E: |error:|\berror \d|error!|\bfatal\b|\bfail(?:ed|ure)?\b|no such file|not found|no rule to make", re.IGNORECASE
+)
 
 _UNIT_TEXT = """\
 # Written by edgenpu.tuning. Loading the last but one of these modules hands each card its firmware and waits until it
@@ -209,6 +212,11 @@ def is_installed(state: DriverState, offer: Optional[Offer]) -> bool:
     return package is not None and offer.version in (None, package.version)
 
 
+def failure(sha256: Optional[str], release: Optional[str]) -> str:
+    """Return what our record says of a package that did not build for a kernel."""
+    return "%s for %s" % (sha256, release)
+
+
 def builds_for(sdk: Optional[str], release: str) -> bool:
     """Return False for a pair of driver and kernel that is known not to build."""
     numbers, kernel = number_of(sdk), version_of(release)
@@ -337,6 +345,12 @@ def _obstacles(state: DriverState, offer: Optional[Offer], wishes: DriverWishes)
         found.append(
             "driver %s does not build for kernel %s: from 6.13 on it takes %s or newer"
             % (offer.sdk, release, ".".join(map(str, FIRST_SDK_FOR_6_13)))
+        )
+    if state.failed_log and state.record.failed == failure(offer.sha256, state.kernel):
+        # Trying again would cost the working driver's users minutes, at every run.
+        found.append(
+            "%s did not build for kernel %s before, and the driver that was there was put back; see %s, and remove "
+            "that file to try again" % (offer.file_name or offer.path, release, FAILED_LOG)
         )
     oldest = max(OLDEST_GCC, state.kernel_compiler or 0)
     if state.compiler is not None and state.compiler < oldest:
@@ -474,7 +488,7 @@ def _loading(state: DriverState) -> List[Step]:
     return [Step("load", " ".join(missing), None, "loaded", why)]
 
 
-def _nodes(state: DriverState, wishes: DriverWishes) -> List[Step]:
+def nodes_step(state: DriverState, wishes: DriverWishes) -> List[Step]:
     """Return the step that gives device nodes which are there already to their group."""
     wrong = [
         node
@@ -510,7 +524,7 @@ def plan_present(
             elif missing:
                 obstacles = _obstacles(state, Offer(package="axclhost"), wishes)
         steps += _loading(state) if not any(step.kind == "build" for step in steps) else []
-        steps += _nodes(state, wishes)
+        steps += nodes_step(state, wishes)
         return Plan(steps, [], obstacles, warnings, [])
     obstacles = _obstacles(state, offer, wishes)
     steps = []

@@ -33,6 +33,7 @@ CARD = ("0x1f4b", "0x0650")
 SANDBOX = "/etc/apt/apt.conf.d/10sandbox"
 SANDBOX_TEXT = 'APT::Sandbox::User "root";'
 INSTALL_LOG = "/var/log/axclhost-install.log"
+FAILED_LOG = INSTALL_LOG + ".failed"  # the log of an attempt after which another package was installed
 SOURCE_TREE = "/usr/src/axcl"  # of the vendor's package
 DKMS_TREES = "/var/lib/dkms"
 OUR_DKMS = "edgenpu-axcl"  # the name under which DKMS knows the trees that we generate
@@ -104,16 +105,20 @@ class Card(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What we have installed: the checksum of the .deb file, and what else is ours to remove."""
+    """What we have installed: the checksum of the .deb file, and what else is ours to remove.
+
+    FAILED: checksum of a file that was to replace it, and the kernel's release for which that did not build.
+    """
 
     sha256: Optional[str]
     package: Optional[str]
     sdk: Optional[str]
     group: Optional[str]  # a group that we have made
+    failed: Optional[str]
     held: bool  # the hold is ours
 
 
-NO_RECORD = Record(None, None, None, None, False)
+NO_RECORD = Record(None, None, None, None, None, False)
 
 
 class DriverState(NamedTuple):
@@ -141,6 +146,7 @@ class DriverState(NamedTuple):
     groups: Tuple[str, ...]
     stale: Tuple[str, ...]  # srcversions differ: loaded modules that are not the installed ones
     record: Record
+    failed_log: bool  # of the build that FAILED in the record tells of
 
     @property
     def loaded(self) -> Tuple[str, ...]:
@@ -164,11 +170,11 @@ def parse_record(text: Optional[str]) -> Record:
         data: Any = json.loads(text or "")
         if data["schema"] != RECORD_SCHEMA:
             return NO_RECORD
-        texts = [data.get(name) for name in Record._fields[:4]]
+        texts = [data.get(name) for name in Record._fields[:5]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return NO_RECORD
     known = [word if isinstance(word, str) else None for word in texts]
-    return Record(known[0], known[1], known[2], known[3], data.get("held") is True)
+    return Record(known[0], known[1], known[2], known[3], known[4], data.get("held") is True)
 
 
 def names_modules(text: str) -> bool:
@@ -204,7 +210,8 @@ def read_dkms(root: Root) -> Tuple[DkmsTree, ...]:
             text = root.text("/usr/src/%s-%s/dkms.conf" % (name, version))
             if text is None:
                 text = root.text("%s/%s/source/dkms.conf" % (directory, version))
-            if name != OUR_DKMS and (text is None or MODULES[3] not in text):
+            # A package that is gone may have left a tree without its sources.
+            if name != OUR_DKMS and (MODULES[3] not in text if text is not None else "axcl" not in name):
                 continue
             # "kernel-6.1.118-aarch64 -> 3.6.4/6.1.118/aarch64" stands for "installed".
             links = (root.link_target("%s/%s" % (directory, entry)) for entry in entries if entry.startswith("kernel-"))
@@ -302,4 +309,5 @@ def read_driver_state(root: Root) -> DriverState:
         groups=parse_groups(root.text("/etc/group") or ""),
         stale=_stale(root, kernels),
         record=parse_record(root.text(RECORD)),
+        failed_log=root.exists(FAILED_LOG),
     )

@@ -16,7 +16,12 @@ import tarfile
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import MODULES, SANDBOX, SANDBOX_TEXT
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
+    INSTALL_LOG,
+    MODULES,
+    SANDBOX,
+    SANDBOX_TEXT,
+)
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
@@ -242,6 +247,7 @@ class Box(hosts.Board):
             self._dkms(["add", "axclhost/1.0"])
         self.add_package("axclhost", version=version, status="install ok half-configured")
         if "build" in self.fail:
+            self.tree.file(INSTALL_LOG, self.fail["build"][1])
             return Ran(1, "E: build driver fail, please check /var/log/axclhost-install.log")
         if vendor:
             self.tree.file("/usr/src/axcl/out/axcl_linux_arm64/ko/axcl_host.ko", "x")
@@ -260,6 +266,7 @@ class Box(hosts.Board):
             "/etc/modules-load.d/axcl_pcie.conf",
             SMI,
             "/lib/firmware/axcl",
+            "/usr/src/axclhost-1.0",
             "/usr/src/axcl/drv",
             "/usr/src/axcl/build",
         ):

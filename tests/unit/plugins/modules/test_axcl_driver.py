@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from ansible.module_utils import basic
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import PACKAGES
 from ansible_collections.edgenpu.tuning.plugins.modules import axcl_driver
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import SMI, VENDOR_FILE, Box, deb
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.hosts import BDF
@@ -84,6 +85,7 @@ def test_installed_file_is_not_needed_any_more(host: Host) -> None:
     source = host.source()
     host.run(source=source)
     host.box.remove(source["path"])
+    host.box.remove(PACKAGES)
     assert host.run(source=source).data["changed"] is False
     assert host.run(source={"file": "somewhere.deb", "sha256": source["sha256"]}).data["changed"] is False
     assert host.run(source={"url": "https://example.org/a.deb", "sha256": source["sha256"]}).data["changed"] is False

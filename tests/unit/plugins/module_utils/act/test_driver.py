@@ -120,6 +120,7 @@ def test_check_mode_changes_nothing_and_predicts(box: Box) -> None:
     before = box.snapshot()
     predicted = install(box, check=True)
     assert (box.snapshot(), box.commands, box.kernel.events) == (before, [], [])
+    assert not box.has("/run/edgenpu-tuning.lock")
     assert predicted.unknown[-1] == "whether the card comes up: unknown until it has its firmware"
     made = install(box, path=path)
     foreseen = {change.path for change in predicted.changes}
@@ -228,6 +229,32 @@ def test_upgrade_that_fails_goes_back(box: Box) -> None:
     assert install(box).changes == []
 
 
+def test_upgrade_that_did_not_build_is_not_tried_at_every_run(tree: Tree) -> None:
+    box = Box(tree)
+    install(box)
+    failing = other(box)
+    path = driver.cached(str(offer_of(box, failing).sha256))
+    box.fail["dpkg --force-confnew --install %s" % path] = (1, "E: build driver fail")
+    box.before = lambda line: box.tree.file(INSTALL_LOG, "error: x\n") if path in line else None
+    with pytest.raises(Failed, match=r"first error: error: x.*is back"):
+        install(box, path=failing)
+    count = len(box.commands)
+    done = install(box, path=failing)
+    assert done.obstacles == [
+        (
+            "axcl_host_aarch64_V3.10.2_2.deb did not build for kernel 6.1.57 before, and the driver that was there was "
+            "put back; see /var/log/axclhost-install.log.failed, and remove that file to try again"
+        )
+    ]
+    assert box.commands[count:] == []
+    assert install(box).changes == []
+    box.remove(driver.FAILED_LOG)
+    box.fail.clear()
+    box.before = lambda line: None
+    assert install(box, path=failing).obstacles == []
+    assert read_driver_state(box.root).record.failed is None
+
+
 def test_first_installation_that_fails_leaves_nothing(box: Box) -> None:
     path = box.package_file()
     before = box.snapshot()
@@ -244,12 +271,20 @@ def test_first_installation_that_fails_leaves_nothing(box: Box) -> None:
 def test_compile_error_is_shown(tree: Tree) -> None:
     box = Box(tree)
     path = box.package_file()
-    box.fail["build"] = (1, "")
-    box.tree.file(INSTALL_LOG, "make\nhost_dev.c:10:5: error: too few arguments to function 'pci_resize_resource'\n")
-    with pytest.raises(
-        Failed, match=r"first error: host_dev.c:10:5: error: too few arguments.*whole log: " + INSTALL_LOG
-    ):
+    log = "make\nhost_dev.c:10:5: error: too few arguments\nmake: *** Error 2\n"
+    box.fail["build"] = (1, log)
+    box.tree.file(INSTALL_LOG, "of another time\n")
+    with pytest.raises(Failed) as caught:
         install(box, path=path)
+    assert str(caught.value) == (
+        "installing axclhost failed: E: build driver fail, please check /var/log/axclhost-install.log (first error: "
+        "host_dev.c:10:5: error: too few arguments; whole log: /var/log/axclhost-install.log.failed); nothing of it is "
+        "left on the host"
+    )
+    assert box.text(driver.FAILED_LOG) == log
+    del box.fail["build"]
+    install(box, path=path)
+    assert not box.has(driver.FAILED_LOG)
 
 
 def test_installation_that_hangs(box: Box) -> None:
@@ -330,6 +365,17 @@ def test_loading_that_fails_is_told_with_the_kernel_s_words(tree: Tree) -> None:
         )
     ]
     assert box.limits["systemctl restart edgenpu-axcl-load.service"] == 360
+
+
+def test_nodes_that_another_rule_opens_again(box: Box) -> None:
+    install(box)
+    box.path("/dev/axcl_host").chmod(0o666)
+    done = install(box)
+    assert (done.changes, [change.path for change in done.refused]) == ([], ["/dev/axcl_host"])
+    assert "udev leaves /dev/axcl_host as 0666" in done.refused[0].why
+    box.before = lambda line: box.path("/dev/axcl_host").chmod(0o660) if "udevadm trigger" in line else None
+    done = install(box)
+    assert (kinds(done), done.refused) == (["nodes"], [])
 
 
 def test_user_s_apt_configuration_comes_back(box: Box) -> None:

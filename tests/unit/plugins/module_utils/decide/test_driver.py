@@ -93,6 +93,7 @@ def host(**more: Any) -> DriverState:
         groups=("root",),
         stale=(),
         record=NO_RECORD,
+        failed_log=False,
     )
     return plain._replace(**more)
 
@@ -107,7 +108,7 @@ def working(**more: Any) -> DriverState:
         ),
         cards=(Card(BDF, "ax_pcie_dev_host"),),
         groups=("root", "axcl"),
-        record=Record(SHA, "axclhost", "3.6.4", "axcl", True),
+        record=Record(SHA, "axclhost", "3.6.4", "axcl", None, True),
     )._replace(**more)
 
 
@@ -366,6 +367,18 @@ def test_proof_finds(name: str) -> None:
     state, table, log, severity = BROKEN[name]
     found = verdicts(state, table, log)
     assert {key: value for key, value in found.items() if value != "ok"} == {name: severity}
+
+
+@pytest.mark.parametrize(
+    ("log", "severity"),
+    [
+        (ALIVE + "[   90.0] [heartbeat_recv_thread, 5]: device 31: dead!\n", "critical"),
+        ("[    9.0] [heartbeat_recv_thread, 5]: device 31: dead!\n" + ALIVE, "ok"),
+        (ALIVE + "[   90.0] [heartbeat_recv_thread, 5]: device 41: dead!\n", "ok"),
+    ],
+)
+def test_last_word_on_this_card_counts(log: str, severity: str) -> None:
+    assert verdicts(working(), TABLE, log)["card_handshake"] == severity
 
 
 def test_what_cannot_be_seen_is_no_proof() -> None:

@@ -218,6 +218,13 @@ def test_dkms_of_others_is_not_ours_to_look_at(box: drivers.Box) -> None:
     assert driver.read_dkms(box.root) == ()
 
 
+def test_dkms_of_a_package_that_took_its_sources_along(box: drivers.Box) -> None:
+    box.tree.link("/var/lib/dkms/axclhost/3.6.5/source", "/usr/src/axclhost-3.6.5")
+    box.tree.link("/var/lib/dkms/axclhost/kernel-6.1.57-aarch64", "3.6.5/6.1.57/aarch64")
+    box.tree.link("/var/lib/dkms/zfs/2.1/source", "/usr/src/zfs-2.1")
+    assert driver.read_dkms(box.root) == (driver.DkmsTree("axclhost", "3.6.5", False, ("6.1.57",)),)
+
+
 def test_a_file_of_etc_hides_the_package_s(box: drivers.Box) -> None:
     box.tree.file("/usr/lib/udev/rules.d/60-axcl.rules", drivers.RULES)
     box.tree.file("/usr/lib/modules-load.d/axcl.conf", drivers.AUTOLOAD)
@@ -285,7 +292,7 @@ RECORDS: Dict[str, driver.Record] = {
     '{"schema": 2, "sha256": "a"}': driver.NO_RECORD,
     '{"schema": 1, "sha256": 5, "held": 1}': driver.NO_RECORD,
     '{"schema": 1, "sha256": "a", "package": "p", "sdk": null, "group": "g", "held": true}': driver.Record(
-        "a", "p", None, "g", True
+        "a", "p", None, "g", None, True
     ),
 }
 
