@@ -715,7 +715,7 @@ def proof(state: DriverState, wishes: DriverWishes, table: Optional[Table], even
             not lacking and not open_to_all,
             summary,
             {path: "%s %s:%s" % (node.mode, node.owner, node.group) for path, node in nodes.items()},
-            "Run `udevadm trigger --action=change --subsystem-match=misc`.",
+            "Run the role again; `udevadm test` tells which rule wins.",
         )
     )
     for card in state.cards:
@@ -723,7 +723,7 @@ def proof(state: DriverState, wishes: DriverWishes, table: Optional[Table], even
     if table is not None and state.record.sdk is not None:
         for row in table.cards:
             same = None if row.firmware is None else number_of(row.firmware) == number_of(state.record.sdk)
-            summary = "firmware of card %d is %s, the package's is %s" % (row.index, row.firmware, state.record.sdk)
+            summary = "firmware of card %d is %s, the package's is %s" % (row.number, row.firmware, state.record.sdk)
             # No more than a warning: packages are known whose own parts call themselves by another version.
             found.append(
                 _check(

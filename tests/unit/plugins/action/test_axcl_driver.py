@@ -2,99 +2,115 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What goes to a host, and what does not."""
+"""What goes to a host, and what does not.
+
+Ansible runs in a process of its own: what it loads for a control node changes how modules behave in the same process.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import pathlib
-from types import SimpleNamespace
-from typing import Any, Dict, List
+import subprocess
+import sys
+from typing import Any, Dict
 
 import pytest
-from ansible.errors import AnsibleError
 
-from ansible_collections.edgenpu.tuning.plugins.action.axcl_driver import ActionModule
+import ansible_collections
 
 CONTENT = b"a package"
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
+# The action on a host that answers "needs_file" until it has a copy, told as JSON: result, questions, what was sent.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.edgenpu.tuning.plugins.action.axcl_driver import ActionModule
 
-class Action(ActionModule):  # type: ignore[misc]
-    """The action on a host that answers NEEDS to the first question, with what was sent to it."""
+files, arguments, needs = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "needs"
+told = {"asked": [], "sent": [], "removed": []}
 
-    def __init__(self, source: Any, files: pathlib.Path, needs: bool = True) -> None:
-        self._task = SimpleNamespace(args={"group": "npu"} if source is None else {"group": "npu", "source": source})
+
+class Action(ActionModule):
+    def __init__(self):
+        self._task = SimpleNamespace(args=arguments)
         shell = SimpleNamespace(tmpdir="/tmp/x", join_path=lambda *parts: "/".join(parts))
         self._connection = SimpleNamespace(_shell=shell)
-        self.files = files
-        self.needs = needs
-        self.asked: List[Dict[str, Any]] = []
-        self.sent: List[Any] = []
-        self.removed: List[str] = []
 
-    def _find_needle(self, directory: str, needle: str) -> str:
-        path = self.files / needle
-        if not path.exists():
+    def _find_needle(self, directory, needle):
+        if not (files / needle).exists():
             raise AnsibleError("Could not find %s" % needle)
-        return str(path)
+        return str(files / needle)
 
-    def _execute_module(self, module_args: Any = None, task_vars: Any = None, **more: Any) -> Dict[str, Any]:
-        self.asked.append(module_args)
-        source = module_args.get("source") or {}
-        needs = self.needs and "path" not in source
-        return {"changed": not needs, "needs_file": True} if needs else {"changed": True}
+    def _execute_module(self, module_args=None, task_vars=None, **more):
+        told["asked"].append(module_args)
+        lacks = needs and "path" not in (module_args.get("source") or {})
+        return {"changed": False, "needs_file": True} if lacks else {"changed": True}
 
-    def _transfer_file(self, local: str, remote: str) -> str:
-        self.sent.append((local, remote))
-        return remote
+    def _transfer_file(self, local, remote):
+        told["sent"].append([local, remote])
 
-    def _fixup_perms2(self, paths: Any, **more: Any) -> None:
-        assert self.sent
+    def _fixup_perms2(self, paths, **more):
+        assert told["sent"]
 
-    def _remove_tmp_path(self, path: str, force: bool = False) -> None:
-        self.removed.append(path)
+    def _remove_tmp_path(self, path, force=False):
+        told["removed"].append(path)
 
 
-@pytest.fixture
-def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    (tmp_path / "axcl.deb").write_bytes(CONTENT)
-    monkeypatch.setattr("ansible.plugins.action.ActionBase.run", lambda self, tmp=None, task_vars=None: {})
-
-    def runner(source: Any, needs: bool = True) -> Any:
-        action = Action(source, tmp_path, needs)
-        return action, action.run(task_vars={})
-
-    return runner
+ActionBase.run = lambda self, tmp=None, task_vars=None: {}
+told["result"] = Action().run(task_vars={})
+print(json.dumps(told))
+"""
 
 
-def test_file_goes_to_the_host_that_asks_for_it(run: Any, tmp_path: pathlib.Path) -> None:
-    action, result = run({"file": "axcl.deb", "sha256": SHA.upper()})
-    assert result == {"changed": True}
-    assert action.sent == [(str(tmp_path / "axcl.deb"), "/tmp/x/axcl.deb")]
-    assert [one["source"].get("path") for one in action.asked] == [None, "/tmp/x/axcl.deb"]
-    assert {one["source"]["sha256"] for one in action.asked} == {SHA}
-    assert action.removed == ["/tmp/x"]
+def run(files: pathlib.Path, source: Any, needs: bool = True) -> Dict[str, Any]:
+    """Run the action; return what it did."""
+    (files / "axcl.deb").write_bytes(CONTENT)
+    arguments = {"group": "npu"} if source is None else {"group": "npu", "source": source}
+    places = os.pathsep.join(str(pathlib.Path(place).parent) for place in ansible_collections.__path__)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(files), json.dumps(arguments), "needs" if needs else "has"],
+        env={**os.environ, "PYTHONPATH": places, "ANSIBLE_HOME": str(files / ".ansible")},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    told: Dict[str, Any] = json.loads(done.stdout.decode())
+    return told
 
 
-def test_file_stays_where_it_is_installed(run: Any) -> None:
-    action, result = run({"file": "axcl.deb", "sha256": SHA}, needs=False)
-    assert (result, action.sent, len(action.asked)) == ({"changed": True}, [], 1)
+def test_file_goes_to_the_host_that_asks_for_it(tmp_path: pathlib.Path) -> None:
+    told = run(tmp_path, {"file": "axcl.deb", "sha256": SHA.upper()})
+    assert told["result"] == {"changed": True}
+    assert told["sent"] == [[str(tmp_path / "axcl.deb"), "/tmp/x/axcl.deb"]]
+    assert [one["source"].get("path") for one in told["asked"]] == [None, "/tmp/x/axcl.deb"]
+    assert {one["source"]["sha256"] for one in told["asked"]} == {SHA}
+    assert told["removed"] == ["/tmp/x"]
+
+
+def test_file_stays_where_it_is_installed(tmp_path: pathlib.Path) -> None:
+    told = run(tmp_path, {"file": "axcl.deb", "sha256": SHA}, needs=False)
+    assert (told["result"], told["sent"], len(told["asked"])) == ({"changed": True}, [], 1)
 
 
 @pytest.mark.parametrize("source", [None, {"path": "/root/a.deb"}, {"package": "axclhost"}])
-def test_other_sources_are_the_module_s(run: Any, source: Any) -> None:
-    action, result = run(source, needs=False)
-    assert (result, action.sent) == ({"changed": True}, [])
-    assert [one.get("source") for one in action.asked] == [source]
+def test_other_sources_are_the_module_s(tmp_path: pathlib.Path, source: Any) -> None:
+    told = run(tmp_path, source, needs=False)
+    assert (told["result"], told["sent"]) == ({"changed": True}, [])
+    assert [one.get("source") for one in told["asked"]] == [source]
 
 
-def test_checksum_is_not_made_up(run: Any) -> None:
+@pytest.mark.parametrize(("waived", "sha256"), [(False, None), (True, SHA)])
+def test_checksum_is_not_made_up(tmp_path: pathlib.Path, waived: bool, sha256: Any) -> None:
     """Without one the module has to refuse; with the waiver the file's own tells hosts apart."""
-    action, _result = run({"file": "axcl.deb"}, needs=False)
-    assert action.asked[0]["source"].get("sha256") is None
-    action, _result = run({"file": "axcl.deb", "checksum_none_accepted": True}, needs=False)
-    assert action.asked[0]["source"]["sha256"] == SHA
+    told = run(tmp_path, {"file": "axcl.deb", "checksum_none_accepted": waived}, needs=False)
+    assert told["asked"][0]["source"].get("sha256") == sha256
 
 
 @pytest.mark.parametrize(
@@ -105,8 +121,8 @@ def test_checksum_is_not_made_up(run: Any) -> None:
         ({"file": "axcl.deb", "path": "/x"}, "file and path given"),
     ],
 )
-def test_wrong_sources_touch_no_host(run: Any, source: Any, sentence: str) -> None:
-    action, result = run(source)
-    assert result["failed"] is True
-    assert sentence in result["msg"]
-    assert (action.asked, action.sent) == ([], [])
+def test_wrong_sources_touch_no_host(tmp_path: pathlib.Path, source: Any, sentence: str) -> None:
+    told = run(tmp_path, source)
+    assert told["result"]["failed"] is True
+    assert sentence in told["result"]["msg"]
+    assert (told["asked"], told["sent"]) == ([], [])
