@@ -238,7 +238,7 @@ changes:
       type: str
       sample: the driver for kernel 6.1.118, through DKMS
 refused:
-  description: What did not go while the rest went on; RV(refused[].why) tells why.
+  description: What did not go while the rest went on, each with C(why).
   returned: always
   type: list
   elements: dict

@@ -152,11 +152,14 @@ def cached(sha256: str) -> str:
 class _Doer:
     """Performs steps on one host."""
 
-    def __init__(self, sink: Sink, runner: Runner, offer: Optional[Offer], wishes: DriverWishes) -> None:
+    def __init__(
+        self, sink: Sink, runner: Runner, offer: Optional[Offer], wishes: DriverWishes, way_back: bool = True
+    ) -> None:
         self.sink = sink
         self.runner = runner
         self.offer = offer
         self.wishes = wishes
+        self.way_back = way_back
         self.refused: List[Change] = []
         self._do: Dict[str, Callable[[Step], None]] = {
             "tools": self._tools,
@@ -264,7 +267,8 @@ class _Doer:
             self.sink.put(FAILED_LOG, FileState(log))
             told = first_error(log.decode("utf-8", "replace"))
             raise Failed("%s (first error: %s; whole log: %s)" % (error, told, FAILED_LOG)) from error
-        self.sink.put(FAILED_LOG, ABSENT)
+        if self.way_back:  # or this is the way back, and the log tells why
+            self.sink.put(FAILED_LOG, ABSENT)
 
     def _sandbox(self, step: Step) -> None:
         with _book(self.sink) as ledger:
@@ -401,7 +405,7 @@ def make_present(
     WAY_BACK: put the package back that was there if the new one cannot be installed. Raises Failed with a sentence.
     """
     root = sink.root
-    doer = _Doer(sink, runner, offer, wishes)
+    doer = _Doer(sink, runner, offer, wishes, way_back)
     changes: List[Change] = []
     written: List[Tuple[str, FileState, FileState]] = []
     tried: Set[Tuple[str, str]] = set()
@@ -426,7 +430,7 @@ def make_present(
         todo = [step for step in plan.steps if (step.kind, step.target) not in tried]
         early = [step for step in todo if step.kind not in ("load", "nodes")]
         for step in early:
-            _perform(doer, step, changes, tried, way_back)
+            _perform(doer, step, changes, tried)
         if not is_installed(state, offer):
             continue
         put, refused = _put_files(sink, runner, state, wishes, False)
@@ -435,7 +439,7 @@ def make_present(
         doer.refused += refused
         for step in todo:
             if step not in early:
-                _perform(doer, step, changes, tried, way_back)
+                _perform(doer, step, changes, tried)
         if not todo and not put:
             break
     if not check and not plan.obstacles and not is_installed(state, offer):
@@ -445,13 +449,13 @@ def make_present(
     return Done(changes, written, doer.refused, plan.obstacles, plan.warnings, [], state)
 
 
-def _perform(doer: _Doer, step: Step, changes: List[Change], tried: Set[Tuple[str, str]], way_back: bool) -> None:
+def _perform(doer: _Doer, step: Step, changes: List[Change], tried: Set[Tuple[str, str]]) -> None:
     tried.add((step.kind, step.target))
     try:
         if doer.perform(step):
             changes.append(_as_change(step))
     except Failed as error:
-        if step.kind == "install" and way_back and "took longer than" not in str(error):
+        if step.kind == "install" and doer.way_back and "took longer than" not in str(error):
             raise Failed("%s; %s" % (error, _go_back(doer))) from error
         raise
 
