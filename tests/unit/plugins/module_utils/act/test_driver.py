@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 
@@ -469,6 +469,24 @@ def _life(box: Box, path: str, wanted: str) -> Any:
     return install(box, path=path)
 
 
+def mortal(box: Box, at: int, after: bool) -> List[str]:
+    """Let a box die before or after its command number AT; return the list of those that it is asked to run."""
+    seen: List[str] = []
+    run = box.run
+
+    def dying(argv: Sequence[str], timeout_s: float) -> Ran:
+        seen.append(" ".join(argv))
+        if len(seen) == at + 1 and not after:
+            raise Killed
+        ran = run(argv, timeout_s)
+        if len(seen) == at + 1:
+            raise Killed
+        return ran
+
+    box.run = dying  # type: ignore[method-assign]
+    return seen
+
+
 @pytest.mark.parametrize("wanted", ["installed", "upgraded", "absent"])
 def test_killed_at_any_command_and_repeated(box: Box, tmp_path: Any, wanted: str) -> None:
     """Whatever command a run is killed before or after, the next one ends where an undisturbed one does."""
@@ -497,31 +515,17 @@ def test_killed_at_any_command_and_repeated(box: Box, tmp_path: Any, wanted: str
     assert count > 5
     # Either before or after, in turn; of the family that does most by itself a part is enough.
     for at in range(0, count, 1 if box.family == "vendor" else 3):
-        for after in (at % 2 == 0,):
-            one, path = fresh("%d-%s" % (at, after))
-            seen: List[str] = []
-            run = one.run
-
-            def dying(
-                argv: Any, timeout_s: float, at: int = at, after: bool = after, seen: List[str] = seen, run: Any = run
-            ) -> Ran:
-                seen.append(" ".join(argv))
-                if len(seen) == at + 1 and not after:
-                    raise Killed
-                ran: Ran = run(argv, timeout_s)
-                if len(seen) == at + 1:
-                    raise Killed
-                return ran
-
-            one.run = dying  # type: ignore[method-assign]
-            with pytest.raises(Killed):
-                _life(one, path, wanted)
-            one.run = run  # type: ignore[method-assign]
-            done = _life(one, path, wanted)
-            assert (done.refused, done.obstacles) == ([], []), seen[at]
-            assert end(one) == end(undisturbed), seen[at]
-            assert one.loaded == undisturbed.loaded
-            assert _life(one, path, wanted).changes == []
+        after = at % 2 == 0
+        one, path = fresh("%d-%s" % (at, after))
+        run, seen = one.run, mortal(one, at, after)
+        with pytest.raises(Killed):
+            _life(one, path, wanted)
+        one.run = run  # type: ignore[method-assign]
+        done = _life(one, path, wanted)
+        assert (done.refused, done.obstacles) == ([], []), seen[at]
+        assert end(one) == end(undisturbed), seen[at]
+        assert one.loaded == undisturbed.loaded
+        assert _life(one, path, wanted).changes == []
 
 
 def test_locks_are_not_held_while_it_takes_minutes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
