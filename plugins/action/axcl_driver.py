@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         source = arguments.get("source")
         try:
-            if isinstance(source, dict) and source.get("file"):
+            if isinstance(source, dict) and source.get("file") and arguments.get("state") != "absent":
                 result.update(self._with_file(arguments, dict(source), task_vars))
             else:
                 result.update(self._execute_module(module_args=arguments, task_vars=task_vars))

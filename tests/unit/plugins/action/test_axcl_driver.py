@@ -69,10 +69,11 @@ print(json.dumps(told))
 """
 
 
-def run(files: pathlib.Path, source: Any, needs: bool = True) -> Dict[str, Any]:
+def run(files: pathlib.Path, source: Any, needs: bool = True, **more: Any) -> Dict[str, Any]:
     """Run the action; return what it did."""
     (files / "axcl.deb").write_bytes(CONTENT)
     arguments = {"group": "npu"} if source is None else {"group": "npu", "source": source}
+    arguments.update(more)
     places = os.pathsep.join(str(pathlib.Path(place).parent) for place in ansible_collections.__path__)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(files), json.dumps(arguments), "needs" if needs else "has"],
@@ -104,6 +105,11 @@ def test_other_sources_are_the_module_s(tmp_path: pathlib.Path, source: Any) -> 
     told = run(tmp_path, source, needs=False)
     assert (told["result"], told["sent"]) == ({"changed": True}, [])
     assert [one.get("source") for one in told["asked"]] == [source]
+
+
+def test_removal_needs_no_file(tmp_path: pathlib.Path) -> None:
+    told = run(tmp_path, {"file": "missing.deb"}, needs=False, state="absent")
+    assert (told["result"], told["sent"], len(told["asked"])) == ({"changed": True}, [], 1)
 
 
 @pytest.mark.parametrize(("waived", "sha256"), [(False, None), (True, SHA)])
