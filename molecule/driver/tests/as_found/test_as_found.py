@@ -1,0 +1,15 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The machine is as it was found: after a refusal, a prediction, and when the driver has been taken away."""
+
+from __future__ import annotations
+
+from box import Box
+
+
+def test_the_machine_is_as_it_was_found(box: Box, found: dict[str, dict[str, str]]) -> None:
+    """Packages, modules, sources, firmware, groups; files byte for byte with modes and owners; no unit has failed."""
+    for kind, before in box.noted("as_found").items():
+        assert found[kind] == before
