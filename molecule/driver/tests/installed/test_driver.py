@@ -48,7 +48,6 @@ def test_card_is_for_one_group_only(box: Box) -> None:
 def test_driver_is_loaded_by_a_unit_of_its_own(box: Box) -> None:
     """Not by systemd-modules-load, whose time limit is shorter than a card's start, and which the boot waits for."""
     assert box.root.service(LOADER).is_enabled
-    assert box.root.service(LOADER).is_running
     places = "/etc/modules-load.d /usr/lib/modules-load.d /run/modules-load.d"
     assert not box.shell(f"grep -rhE '^ *ax' {places} 2>/dev/null || true")
 
@@ -63,3 +62,17 @@ def test_interrupt_is_on_the_chosen_core(box: Box) -> None:
     """The roles that come after the driver have found its interrupt."""
     assert box.state() == TUNED
     assert set(box.served_by(20)) == {4}
+
+
+def test_driver_comes_back_with_a_boot(box: Box) -> None:
+    """By that unit; the node gets its group, and the interrupt its core."""
+    box.twin.reboot_and_wait()
+    box.hang_up()
+    assert box.shell("systemctl is-system-running --wait").strip() == "running"
+    # No target waits for it.
+    box.shell(f"while [ \"$(systemctl is-active {LOADER})\" = activating ]; do sleep 1; done")
+    assert box.root.service(LOADER).is_running
+    test_modules_are_loaded_in_the_vendors_order(box)
+    test_card_is_bound_and_alive(box)
+    test_card_is_for_one_group_only(box)
+    test_interrupt_is_on_the_chosen_core(box)
