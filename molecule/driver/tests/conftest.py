@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How the machine of this scenario is looked at: what a driver adds to a machine, besides what any rollback is about."""
+"""How this scenario looks at the machine: what a driver adds to one, besides what any rollback is about."""
 
 from __future__ import annotations
 
 import pytest
 from box import Box
 
-# Packages, DKMS's sources and modules, firmware, loaded modules, groups; no directory of a kernel's own is listed whole.
+# Packages, DKMS's sources and modules, firmware, loaded modules, groups; no directory of a kernel's own whole.
 _DRIVER = """
 dpkg-query --show --showformat='${Package} ${Version} ${db:Status-Abbrev}\\n'
 dkms status
@@ -31,5 +31,5 @@ def found(box: Box) -> dict[str, dict[str, str]]:
     now = box.fingerprint()
     for path in _COPIES:
         now["files"].pop(path, None)
-    now["driver"] = {line: "there" for line in box.shell(_DRIVER).splitlines()}
+    now["driver"] = dict.fromkeys(box.shell(_DRIVER).splitlines(), "there")
     return now

@@ -70,7 +70,7 @@ def test_driver_comes_back_with_a_boot(box: Box) -> None:
     box.hang_up()
     assert box.shell("systemctl is-system-running --wait").strip() == "running"
     # No target waits for it.
-    box.shell(f"while [ \"$(systemctl is-active {LOADER})\" = activating ]; do sleep 1; done")
+    box.shell(f'while [ "$(systemctl is-active {LOADER})" = activating ]; do sleep 1; done')
     assert box.root.service(LOADER).is_running
     test_modules_are_loaded_in_the_vendors_order(box)
     test_card_is_bound_and_alive(box)
