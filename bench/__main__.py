@@ -107,6 +107,9 @@ def reload_times(twin: Twin) -> list[float]:
             [ "$(cat /proc/irq/$irq/smp_affinity_list)" = 4 ] && break
             sleep 0.1
         done
+        # The journal's line comes after the write that it tells of.
+        while [ "$(systemctl is-active edgenpu-tuning)" = activating ]; do sleep 0.1; done
+        journalctl --sync
         dmesg | sed -n 's/^\\[ *\\([0-9.]*\\)\\].*ax_pcie_dev_host 0003:31:00.0: .*MSI.*/bind \\1/p' | tail -n 1
         journalctl -u edgenpu-tuning -o short-monotonic --no-pager |
             sed -n 's/^\\[ *\\([0-9.]*\\)\\].*smp_affinity_list.*/pin \\1/p' | tail -n 1
