@@ -30,6 +30,7 @@ MAX_ENTRIES = 100000
 MAX_NAME, MAX_DEPTH = 1024, 64  # of a path or a link's target: characters, components
 MAX_BUNDLE_BYTES = 64 << 20
 _MAX_STREAM_BYTES = MAX_TOTAL_BYTES + MAX_ENTRIES * 2048  # headers and padding included
+_NOT_TO_BE_TAKEN = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")  # a driver is its maker's, and not to be handed around
 # What tarfile and json raise for bytes that make no sense
 _NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
@@ -133,7 +134,7 @@ class Recorder(Root):
                 self.captured.present.discard(found)  # its process has ended since it was seen
                 self.captured.missing.add(found)
             return None
-        if found not in self.captured.files:
+        if found not in self.captured.files and not found.endswith(_NOT_TO_BE_TAKEN):
             if len(raw) > MAX_FILE_BYTES or self._bytes + len(raw) > MAX_TOTAL_BYTES:
                 self.captured.unread.setdefault(found, "EFBIG")
             else:

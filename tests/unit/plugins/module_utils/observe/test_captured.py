@@ -433,3 +433,18 @@ class TestDirectories:
             (tmp_path / "root/sys/x").symlink_to("/etc" if hostile == "absolute" else "../../x")
         with pytest.raises(BundleError, match="'root/sys/x' in it "):
             open_root(str(tmp_path))
+
+
+def test_a_driver_s_code_is_not_taken(tmp_path: pathlib.Path) -> None:
+    """That it is there is told, and that its content is not."""
+    place = tmp_path / "lib/modules/6.1/extra"
+    place.mkdir(parents=True)
+    for name in ("ax.ko", "ax.ko.xz", "modules.dep"):
+        (place / name).write_bytes(b"what its maker wrote")
+    recorder = Recorder(str(tmp_path))
+    for name in ("ax.ko", "ax.ko.xz", "modules.dep"):
+        assert recorder.data("/lib/modules/6.1/extra/" + name) == b"what its maker wrote"
+    assert set(recorder.captured.files) == {"/lib/modules/6.1/extra/modules.dep"}
+    again = CapturedRoot(recorder.captured)
+    assert (again.data("/lib/modules/6.1/extra/ax.ko"), again.exists("/lib/modules/6.1/extra/ax.ko")) == (None, True)
+    assert again.unread == [("/lib/modules/6.1/extra/ax.ko", "ENODATA")]
