@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import py_compile
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
@@ -423,6 +423,17 @@ def put_files(
     return differing
 
 
+def overdue(paths: Iterable[str], written: Iterable[str]) -> List[Change]:
+    """Return as changes what an earlier run left pending (PATHS) and this one has not WRITTEN again.
+
+    Telling systemd, udev or irqbalance of it is a change of the host, even where no file differs any more.
+    """
+    why = "an interrupted run changed this file; systemd, udev or irqbalance is told of it by this one"
+    read_by_others = ("/etc/systemd/system/", "/etc/udev/rules.d/", IRQBALANCE_SCRIPT)
+    missed = [path for path in paths if path.startswith(read_by_others) and path not in set(written)]
+    return [Change(path, "not told", "told", why) for path in missed]
+
+
 def follow_up(sink: Sink, ledger: Ledger, runner: Runner) -> List[Change]:
     """Tell systemd, udev and irqbalance about the files that changed; return what they refused.
 
@@ -463,6 +474,7 @@ def keep(
     check: bool,
 ) -> Kept:
     """Leave on the box what keeps a role's WISHES in force; change nothing that is so already."""
+    left_over = ledger.pending
     on_box, _problems = read_wishes(sink.root)
     on_box[role] = dict(wishes)
     files = agent_files(front_door, python)
@@ -493,7 +505,7 @@ def keep(
     changes += [
         Change(path, show(before), show(after), "keeps the wishes of %s in force" % role)
         for path, before, after in written
-    ]
+    ] + overdue(left_over, [path for path, _before, _after in written])
     if not check:
         for entry in obsolete:
             ledger.forget(entry)

@@ -12,6 +12,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import S
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import (
     Runner,
     follow_up,
+    overdue,
     put_files,
     remove_agent,
     shared_files,
@@ -148,6 +149,7 @@ def undo(
     repeated. Wishes go first: the agent must not set again what is being given back.
     """
     root = sink.root
+    left_over = ledger.pending
     files = _undo_files(sink, ledger, role, check)
     remaining, _problems = read_wishes(root)
     for gone in (role, *before_it):
@@ -162,9 +164,8 @@ def undo(
     else:
         files += _undo_files(sink, ledger, SHARED, check)
         made = [Change(entry.id, "the agent", None, "made by us") for entry in ledger.entries(SHARED, "tree")]
-    changes = (
-        given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files] + made
-    )
+    changes = given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files]
+    changes += made + overdue(left_over, [path for path, _before, _after in files])
     refused = list(given.refused)
     if not check:
         _undo_made(sink, ledger, trees=not remaining)

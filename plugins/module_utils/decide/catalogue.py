@@ -75,9 +75,11 @@ def _identity(entry: Dict[str, Any], field: str, where: str) -> Optional[int]:
         return None
     match = _IDENTITY.fullmatch(str(text))
     if match is None:
+        eaten = str(text).isdecimal() and len("%o" % int(text)) == 3
+        hint = "; was it 0%o without quotes? YAML takes that for an octal number" % int(text) if eaten else ""
         raise WishError(
-            '%s: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as "1f4b"'
-            % (where, field, text)
+            '%s: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as "1f4b"%s'
+            % (where, field, text, hint)
         )
     return int(match.group(1), 16)
 

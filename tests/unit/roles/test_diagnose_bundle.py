@@ -22,7 +22,7 @@ def play(directory: pathlib.Path, *words: str) -> Any:
     """Run a playbook of the collection with DIRECTORY as working directory."""
     places = os.pathsep.join(str(pathlib.Path(place).parent) for place in ansible_collections.__path__)
     return subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", *words],
+        [sys.executable, "-m", "ansible.cli.playbook", *words],
         cwd=str(directory),
         env={
             **os.environ,

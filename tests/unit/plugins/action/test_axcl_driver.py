@@ -74,7 +74,9 @@ def run(files: pathlib.Path, source: Any, needs: bool = True, **more: Any) -> Di
     (files / "axcl.deb").write_bytes(CONTENT)
     arguments = {"group": "npu"} if source is None else {"group": "npu", "source": source}
     arguments.update(more)
-    places = os.pathsep.join(str(pathlib.Path(place).parent) for place in ansible_collections.__path__)
+    places = os.pathsep.join(
+        [*(str(pathlib.Path(place).parent) for place in ansible_collections.__path__), os.environ.get("PYTHONPATH", "")]
+    )
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(files), json.dumps(arguments), "needs" if needs else "has"],
         env={**os.environ, "PYTHONPATH": places, "ANSIBLE_HOME": str(files / ".ansible")},

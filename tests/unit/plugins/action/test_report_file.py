@@ -24,9 +24,9 @@ import ansible_collections
 def run(directory: Path, **options: Any) -> tuple[int, str]:
     """Run the action on localhost, with DIRECTORY as working directory; return exit status and output."""
     places = os.pathsep.join(str(Path(place).parent) for place in ansible_collections.__path__)
-    words = ["adhoc", "localhost", "-m", "edgenpu.tuning.report_file", "-a", json.dumps(options), "--check"]
+    words = ["localhost", "-m", "edgenpu.tuning.report_file", "-a", json.dumps(options), "--check"]
     done = subprocess.run(
-        [sys.executable, "-m", "ansible", *words],
+        [sys.executable, "-m", "ansible.cli.adhoc", *words],
         cwd=directory,
         env={
             **os.environ,

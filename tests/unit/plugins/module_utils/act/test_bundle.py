@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import struct
 import tarfile
 from typing import Any, Dict, List, Sequence, Set, Tuple
@@ -239,6 +240,17 @@ class TestSameReport:
         for one in (told, again):
             del one["host"]["boot_id"]
         assert again == told
+
+    def test_process_that_ends_after_it_was_listed(self, board: hosts.Board, outside: pathlib.Path) -> None:
+        board.tree.file("/proc/4711/comm", "sh")
+        recorder = Recorder(str(board.tree.path))
+        assert "4711" in recorder.names("/proc")
+        shutil.rmtree(str(board.tree.path / "proc/4711"))
+        assert recorder.text("/proc/4711/comm") is None
+        outside.write_bytes(bundle(recorder, BUILT_IN, None, TAKEN).data)
+        again = open_root(str(outside)).root
+        assert again.text("/proc/4711/comm") is None
+        assert again.unread == recorder.unread == []
 
     def test_architecture_where_the_kernel_does_not_tell_it(self, outside: pathlib.Path) -> None:
         recorder = Recorder("/")

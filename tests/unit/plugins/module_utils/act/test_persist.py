@@ -232,8 +232,12 @@ class TestKeep:
             ("systemctl daemon-reload", "exit status 1: Failed to connect to bus")
         ]
         again = hosts.Commands()
-        assert kept(board, runner=again) == Kept([], [], [], [])
+        repeated = kept(board, runner=again)
+        assert (repeated.files, repeated.refused, repeated.unknown) == ([], [], [])
+        assert UNIT in [change.path for change in repeated.changes]
+        assert {(change.before, change.after) for change in repeated.changes} == {("not told", "told")}
         assert again.run == ["systemctl daemon-reload", "udevadm control --reload"]
+        assert kept(board) == Kept([], [], [], [])
 
     def test_killed_before_systemd_was_told(self, board: hosts.Board) -> None:
         class Killed(hosts.Commands):
@@ -243,8 +247,9 @@ class TestKeep:
         with pytest.raises(KeyboardInterrupt):
             kept(board, runner=Killed())
         again = hosts.Commands()
-        assert kept(board, runner=again).changes == []
+        assert {change.after for change in kept(board, runner=again).changes} == {"told"}
         assert "systemctl daemon-reload" in again.run
+        assert kept(board).changes == []
 
 
 class TestAgent:

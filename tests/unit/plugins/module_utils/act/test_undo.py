@@ -363,8 +363,12 @@ class TestValues:
         found = undone(board, CLOCKS, hosts.Commands({"systemctl daemon-reload": "no"}))
         assert [change.path for change in found.refused] == ["systemctl daemon-reload"]
         again = hosts.Commands()
-        assert undone(board, CLOCKS, again) == NOTHING
+        made_up = undone(board, CLOCKS, again)
+        assert made_up._replace(changes=[]) == NOTHING
+        assert {(change.before, change.after) for change in made_up.changes} == {("not told", "told")}
+        assert {UNIT, UDEV_RULES} <= {change.path for change in made_up.changes}
         assert "systemctl daemon-reload" in again.run
+        assert undone(board, CLOCKS) == NOTHING
         assert not board.root.exists(ledger_module.PATH)
 
 
@@ -406,8 +410,13 @@ def test_undo_that_is_killed_and_repeated_ends_clean(board: hosts.Board, nth: in
     apply(board)
     killed = killed_at(board, nth, lambda killer: [undone(board, role, killer) for role in ROLES])
     assert killed == (nth < 30)
+    commands = hosts.Commands()
     for role in ROLES:
-        assert undone(board, role).refused == []
+        told = len(commands.run)
+        repeated = undone(board, role, commands)
+        assert repeated.refused == []
+        # To tell systemd, udev or irqbalance is a change, even where the killed run has left none of a file to make.
+        assert repeated.changes or commands.run[told:] == []
     assert board.snapshot() == before
     assert values(board) == FRESH
 

@@ -117,9 +117,10 @@ class TestEntries:
         entry = {"vendor": "1f4b", "device": "0650", field: bad}
         with pytest.raises(WishError) as caught:
             resolve([{"vendor": "1f4b", "device": "0650"}, entry])
+        hint = "; was it 0650 without quotes? YAML takes that for an octal number" if bad == 424 else ""
         assert str(caught.value) == (
-            'devices, entry 2: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as "1f4b"'
-            % (field, bad)
+            'devices, entry 2: %s %r is no PCI identity; write four hexadecimal digits in quotes, such as "1f4b"%s'
+            % (field, bad, hint)
         )
 
     @pytest.mark.parametrize("entry", [{}, {"vendor": "1f4b"}, {"device": "0650", "vendor": None}])
