@@ -205,9 +205,7 @@ def bundle(recorder: Recorder, kinds: Sequence[CardKind], run: Optional[Commands
         "listed": sorted(clean.listed),
         # What a listing tells need not be said again, but that a process had ended when its directory was read must.
         "missing": sorted(
-            path
-            for path in clean.missing
-            if os.path.dirname(path) not in clean.listed or path in clean.directories
+            path for path in clean.missing if os.path.dirname(path) not in clean.listed or path in clean.directories
         ),
         "unread": unread,
         "logs": {name: scrubber.text(fate.encode("utf-8")).decode("utf-8") for name, fate in fates.items()},

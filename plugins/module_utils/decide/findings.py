@@ -325,7 +325,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
             Finding(
                 "unread",
                 INFO,
-                "%d files could not be read" % len(evidence),
+                "%d file%s could not be read" % (len(evidence), "" if len(evidence) == 1 else "s"),
                 evidence,
                 "Run as root on the host itself.",
                 None,

@@ -266,7 +266,7 @@ def write_bundle(recorder: Any, kinds: Any, path: str) -> None:
     write_new(path, made.data, owner)
     removed = ", ".join("%d x %s" % (times, kind) for kind, times in sorted(made.manifest["scrubbed"].items()))
     print(
-        "edgenpu-tuning: %s written (%d kB; replaced or left out: %s); look into it before you send it: tar -xOzf %s | less"
+        "edgenpu-tuning: %s written (%d kB; replaced or left out: %s); read it before you send it: tar -xOzf %s | less"
         % (path, (len(made.data) + 1023) // 1024, removed or "nothing", path),
         file=sys.stderr,
     )

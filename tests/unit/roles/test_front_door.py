@@ -252,7 +252,7 @@ class TestBundle:
         written = command("diagnose", "--bundle", str(file))
         assert (written.status, written.out) == (plain.status, plain.out)
         assert written.err.startswith("edgenpu-tuning: %s written (" % file)
-        assert written.err.endswith("; look into it before you send it: tar -xOzf %s | less\n" % file)
+        assert written.err.endswith("; read it before you send it: tar -xOzf %s | less\n" % file)
         assert file.stat().st_mode & 0o777 == 0o600
         assert command.commands == [], "a captured tree has no log of its own"
         monkeypatch.setattr(files, "Root", lambda path: pytest.fail("looked at this machine"))

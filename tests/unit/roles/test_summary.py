@@ -55,6 +55,17 @@ def test_cm3588(tree: Tree) -> None:
     assert not [line for line in lines if line.startswith("  way up")]
 
 
+def test_diagnosis_alone_tells_where_interrupts_and_clocks_are(tree: Tree) -> None:
+    hosts.Board(tree)
+    lines = summary(tree)
+    assert "  interrupt  38 on CPU 0 (allowed 0-7)" in lines
+    assert [line for line in lines if line.startswith("  clock")] == [
+        "  clock      policy0 (CPUs 0-3): schedutil at 408 MHz",
+        "  clock      policy4 (CPUs 4-5): schedutil at 408 MHz",
+        "  clock      policy6 (CPUs 6-7): schedutil at 408 MHz",
+    ]
+
+
 def test_cards_behind_a_switch(tree: Tree) -> None:
     pcie_trees.eight_cards(tree, (3, 1))
     lines = summary(tree)

@@ -82,7 +82,8 @@ def test_progress_is_told_as_it_comes(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_progress_is_shown_once_if_the_gate_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    program = "import sys; print('half', flush=True); print('why\\nit broke', file=sys.stderr, end='', flush=True); sys.exit(2)"
+    program = "import sys; print('half', flush=True); "
+    program += "print('why\\nit broke', file=sys.stderr, end='', flush=True); sys.exit(2)"
     assert gates.run([gate("twin", step(program), tells=True)], 2) == 1
     shown = lines(capsys)
     for line in ("twin: half", "twin: why", "twin: it broke"):
