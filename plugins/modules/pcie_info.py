@@ -46,7 +46,9 @@ EXAMPLES = r"""
     label: "{{ item.bdf }}"
 
 - name: Look again for devices where a link is up and nothing is known behind it
-  ansible.builtin.shell: echo 1 > /sys/bus/pci/rescan
+  ansible.builtin.command:
+    cmd: tee /sys/bus/pci/rescan
+    stdin: "1"
   become: true
   changed_when: true
   when: pcie.needs_rescan | length > 0
