@@ -268,7 +268,7 @@ class TestObstacles:
                 {"devices": [{"vendor": "1f4b", "device": 424}]},
                 (
                     "devices, entry 1: device '424' is no PCI identity; write four hexadecimal digits in quotes, such "
-                    'as "1f4b"'
+                    'as "1f4b"; was it 0650 without quotes? YAML takes that for an octal number'
                 ),
             ),
         ],
