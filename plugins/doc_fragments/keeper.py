@@ -40,7 +40,8 @@ options:
     default: false
   after_roles:
     description:
-      - With O(state=absent), roles whose wishes are given back just before this one, V(irq_affinity) or V(governor).
+      - With O(state=absent), roles whose wishes are given back just before this one (V(irq_affinity), V(governor),
+        V(diagnostics)).
         Check mode still sees them there; with this it can predict that the last role takes the agent along.
     type: list
     elements: str

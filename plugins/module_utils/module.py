@@ -43,7 +43,7 @@ def writable_host(module: AnsibleModule, root: Root) -> Host:
     """Return the host, or end the module with one sentence if it cannot be tuned. Check mode may be run by anyone."""
     host = read_host(root)
     trouble = obstacle(host, os.uname().sysname, 0 if module.check_mode else os.geteuid())
-    keeps = module.params["state"] == "present" and module.params["persist"]
+    keeps = module.params["state"] == "present" and module.params.get("persist", True)
     if trouble is None and keeps:
         trouble = no_keeper(host)
         if trouble is None and not module.params["front_door"]:
@@ -138,7 +138,7 @@ def lasting_python(executable: str, runner: Runner, system: str = "/usr/bin/pyth
 
 def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wishes: Dict[str, Any]) -> Kept:
     """Leave on the box what keeps WISHES in force, if the task asks for that."""
-    if not module.params["persist"]:
+    if not module.params.get("persist", True):
         # Wishes kept by an earlier run would be put in force again by the next event.
         undone = undo(sink, ledger, role, runner_of(module), module.check_mode, values=False)
         return Kept(undone.changes, undone.files, undone.refused, undone.left)

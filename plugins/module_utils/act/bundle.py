@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, CardKind, to_data
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.scrub import Scrubber, kernel_lines, vocabulary
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import COLLECTION_VERSION, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import (
     MANIFEST,
     MAX_ENTRIES,
@@ -28,7 +28,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured im
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.identity import read_identity
 
-COLLECTION_VERSION = "0.1.0"
 ARCHITECTURE = "/proc/sys/kernel/arch"  # in every bundle: kernels have it since 6.1 only
 # Worth having for whoever looks at the bundle, and for findings that do not exist yet
 EXTRAS = (

@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence, Tuple
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import INTERRUPTS, boot_id, gone_vectors
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import Vector, vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import read_policies
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -22,12 +26,21 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
 
+def _gone(root: Root) -> Optional[Tuple[Vector, ...]]:
+    """Return what the ledger tells of cards that are gone; None where it cannot be read."""
+    try:
+        return tuple(gone_vectors(root, Ledger(Sink(root)), boot_id(root)))
+    except WishError:
+        return None
+
+
 def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
     """Return the state of the host (or captured tree) at ROOT."""
     devices = read_devices(root)
     irqs = [irq for card in cards(devices, catalogue) for irq in vectors(card)]
     wishes, _problems = read_wishes(root)
     host = read_host(root)
+    gone = _gone(root) if INTERRUPTS in wishes else ()  # before what could not be read is listed
     threads = ((irq, read_thread(root, irq)) for irq in irqs)
     return Snapshot(
         host,
@@ -43,4 +56,5 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         tuple((irq, thread) for irq, thread in threads if thread is not None),
         uptime_s=read_uptime(root),
         kernels=read_kernels(root, [module for kind in catalogue for module in kind.modules]),
+        gone=gone,
     )

@@ -29,12 +29,17 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance, startable
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import SCHEMA as WISHES_SCHEMA
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import WISHES_DIR, read_wishes, wishes_path
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import (
+    METRICS,
+    WISHES_DIR,
+    read_wishes,
+    wishes_path,
+)
 
 if TYPE_CHECKING:  # never run: these lines tell Ansible's payload builder what the agent is made of
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, bundle, look, undo
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, bundle, look, metrics, undo
 
-    _CARRIED = (agent, born, bundle, look, undo)
+    _CARRIED = (agent, born, bundle, look, metrics, undo)
 
 COLLECTION = "ansible_collections.edgenpu.tuning.plugins.module_utils"
 AGENT_MODULES = (
@@ -44,6 +49,7 @@ AGENT_MODULES = (
     "act.bundle",
     "act.ledger",
     "act.look",
+    "act.metrics",
     "act.persist",
     "act.sink",
     "act.tune",
@@ -53,7 +59,9 @@ AGENT_MODULES = (
     "decide.catalogue",
     "decide.clocks",
     "decide.describe",
+    "decide.drift",
     "decide.findings",
+    "decide.metrics",
     "decide.pcie_findings",
     "decide.scrub",
     "decide.shapes",
@@ -87,6 +95,11 @@ ENABLED = "/etc/systemd/system/sysinit.target.wants/" + UNIT_NAME
 LATE_UNIT_NAME = "edgenpu-tuning-late.service"
 LATE_UNIT = "/etc/systemd/system/" + LATE_UNIT_NAME
 LATE_ENABLED = "/etc/systemd/system/multi-user.target.wants/" + LATE_UNIT_NAME
+METRICS_UNIT_NAME = "edgenpu-tuning-metrics.service"
+METRICS_UNIT = "/etc/systemd/system/" + METRICS_UNIT_NAME
+METRICS_TIMER_NAME = "edgenpu-tuning-metrics.timer"
+METRICS_TIMER = "/etc/systemd/system/" + METRICS_TIMER_NAME
+METRICS_ENABLED = "/etc/systemd/system/timers.target.wants/" + METRICS_TIMER_NAME
 UDEV_RULES = "/etc/udev/rules.d/90-edgenpu-tuning.rules"
 MODPROBE_CONF = "/etc/modprobe.d/edgenpu-tuning.conf"
 IRQBALANCE_SCRIPT = IRQBALANCE_POLICY + "/npu-cards"
@@ -141,6 +154,32 @@ TimeoutStartSec=180
 [Install]
 WantedBy=multi-user.target
 """.replace("$BASE", BASE).replace("$DOOR", FRONT_DOOR)
+
+_METRICS_UNIT_TEXT = """\
+# Written by edgenpu.tuning (diagnostics_metrics_dir): the host's state for node_exporter's textfile collector.
+[Unit]
+Description=Metrics of NPU cards, interrupts and clocks
+
+[Service]
+Type=oneshot
+ExecStart=$BASE/current/$DOOR metrics --write
+Nice=19
+TimeoutStartSec=120
+""".replace("$BASE", BASE).replace("$DOOR", FRONT_DOOR)
+
+_METRICS_TIMER_TEXT = """\
+# Written by edgenpu.tuning (diagnostics_metrics_interval).
+[Unit]
+Description=Metrics of NPU cards, interrupts and clocks, again and again
+
+[Timer]
+OnActiveSec=0
+OnUnitActiveSec=%s
+AccuracySec=5s
+
+[Install]
+WantedBy=timers.target
+"""
 
 # "Restart", not "start": an event that arrives while the agent runs must not be lost.
 _UDEV_RUN = 'RUN+="%s --no-block restart ' + UNIT_NAME + '"'
@@ -395,6 +434,15 @@ def module_files(root: Root, wishes: Mapping[str, Any]) -> Dict[str, FileState]:
     }
 
 
+def metrics_files(interval: str) -> Dict[str, FileState]:
+    """Return the files that write metrics, again after each INTERVAL (a time span of systemd)."""
+    return {
+        METRICS_UNIT: _text_file(_METRICS_UNIT_TEXT),
+        METRICS_TIMER: _text_file(_METRICS_TIMER_TEXT % interval),
+        METRICS_ENABLED: FileState(None, "../" + METRICS_TIMER_NAME, 0o777),
+    }
+
+
 def show(state: FileState) -> Optional[str]:
     """Return what a person reads of a file's state; None for "nothing there"."""
     if state.target is not None:
@@ -441,6 +489,10 @@ def follow_up(sink: Sink, ledger: Ledger, runner: Runner) -> List[Change]:
     """
     paths = ledger.pending
     commands: List[List[str]] = []
+    timed = sink.state(METRICS_TIMER) != ABSENT
+    if METRICS_TIMER in paths and not timed:
+        # It fails where systemd knows them no more, which is just as well.
+        runner(["systemctl", "stop", METRICS_TIMER_NAME, METRICS_UNIT_NAME], 30.0)
     gone = [name for path, name in ((UNIT, UNIT_NAME), (LATE_UNIT, LATE_UNIT_NAME)) if path in paths]
     if any(path.startswith("/etc/systemd/system/") for path in paths):
         commands.append(["systemctl", "daemon-reload"])
@@ -449,6 +501,8 @@ def follow_up(sink: Sink, ledger: Ledger, runner: Runner) -> List[Change]:
     # A unit that has been removed or masked since refuses to be restarted.
     if {IRQBALANCE_SCRIPT, IRQBALANCE_DROP_IN}.intersection(paths) and startable(sink.root):
         commands.append(["systemctl", "try-restart", "irqbalance.service"])
+    if {METRICS_UNIT, METRICS_TIMER, METRICS_ENABLED, wishes_path(METRICS)}.intersection(paths) and timed:
+        commands.append(["systemctl", "restart", METRICS_TIMER_NAME])  # which also writes them at once
     for name in gone:
         if sink.state(UNIT) == ABSENT:
             runner(["systemctl", "reset-failed", name], 30.0)  # fails where nothing had failed, which is just as well
@@ -488,10 +542,17 @@ def keep(
         extra, unknown = irqbalance_files(sink.root, wishes)
         extra.update(module_files(sink.root, wishes))
         wanted.update((path, (role, state)) for path, state in extra.items())
-    obsolete = [entry for entry in ledger.entries(role, "file") if entry.id not in wanted]
+    later: Tuple[str, ...] = ()  # files that the agent will write
+    if role == METRICS:
+        from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import MetricsWishes
+
+        asked = MetricsWishes.from_data(wishes)
+        wanted.update((path, (role, state)) for path, state in metrics_files(asked.interval).items())
+        later = asked.paths
+    obsolete = [entry for entry in ledger.entries(role, "file") if entry.id not in (*wanted, *later)]
     wanted.update((entry.id, (role, entry.state or ABSENT)) for entry in obsolete)
     changes = []
-    for path in wanted:
+    for path in (*wanted, *later):
         sink.state(path)  # raises where something stands in the way, before anything has been written
     if not _is_intact(sink, directory, files):
         changes.append(Change(directory, None, "%d files" % len(files), "the agent, which keeps the wishes in force"))
@@ -501,6 +562,9 @@ def keep(
             ledger.remember_made("tree", directory)
             ledger.save()
             _install_agent(sink, directory, files)
+    for path in () if check else later:
+        ledger.remember_file(role, path)
+    ledger.save()
     written = put_files(sink, ledger, wanted, role, check)
     changes += [
         Change(path, show(before), show(after), "keeps the wishes of %s in force" % role)

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, steering
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import KEEP
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.drift import drift, stuck_cpus
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.pcie_findings import pcie_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
@@ -40,7 +41,8 @@ class Snapshot(NamedTuple):
 
     WISHES: what is kept on the host, by role. UNREAD: (path, errno name) of what could not be read.
     THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards. UPTIME_S: seconds since boot.
-    KERNELS: from old to new.
+    KERNELS: from old to new. GONE: (address, vector) of interrupts that were moved during this boot, of cards that are
+    not on the bus any more; None if that is not known.
     """
 
     host: Host
@@ -55,6 +57,7 @@ class Snapshot(NamedTuple):
     threads: Tuple[Tuple[int, Thread], ...] = ()
     uptime_s: Optional[float] = None
     kernels: Tuple[Kernel, ...] = ()
+    gone: Optional[Tuple[affinity.Vector, ...]] = ()
 
     @property
     def cards(self) -> List[PciDevice]:
@@ -222,10 +225,7 @@ def _stuck_cpus(snapshot: Snapshot) -> List[int]:
     """Return the CPUs that serve interrupts which cannot be moved, where the role governor holds their clock."""
     if snapshot.wishes.get("governor", {}).get("others", KEEP) != KEEP:
         return []
-    irqs = [irq for card in snapshot.cards for irq in affinity.vectors(card)]
-    found = [snapshot.interrupts[irq] for irq in irqs if irq in snapshot.interrupts]
-    stuck = [one for one in found if one.has_proc_irq and steering.judge(one, snapshot.host.board) is not None]
-    return [cpu for one in stuck for cpu in steering.served_by(one) or ()]
+    return stuck_cpus(snapshot)
 
 
 def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding]:
@@ -319,6 +319,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
         found += _clocks(snapshot, fast)
         found += _persistence(snapshot)
         found += _next_kernels(snapshot)
+    found += drift(snapshot)
     if snapshot.unread:
         evidence = dict(snapshot.unread)
         found.append(

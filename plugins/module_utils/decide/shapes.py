@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+COLLECTION_VERSION = "0.1.0"
 OK, INFO, WARNING, CRITICAL = "ok", "info", "warning", "critical"
 SEVERITIES = (OK, INFO, WARNING, CRITICAL)  # mildest first
 
@@ -43,3 +44,10 @@ class Finding(NamedTuple):
 def worst(findings: List[Finding]) -> str:
     """Return the gravest severity among FINDINGS; "ok" where there is none."""
     return max((finding.severity for finding in findings), key=SEVERITIES.index, default=OK)
+
+
+def too_grave(findings: Sequence[Mapping[str, Any]], least: str) -> List[Mapping[str, Any]]:
+    """Return those of FINDINGS (as data) that are as grave as LEAST or graver; none where that is "never"."""
+    if least == "never":
+        return []
+    return [one for one in findings if SEVERITIES.index(one["severity"]) >= SEVERITIES.index(least)]

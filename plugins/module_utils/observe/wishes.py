@@ -13,6 +13,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 
 WISHES_DIR = "/etc/edgenpu-tuning/wishes.d"
 SCHEMA = 1
+METRICS = "diagnostics"  # the role whose wishes say where metrics are written
 
 
 def wishes_path(role: str) -> str:

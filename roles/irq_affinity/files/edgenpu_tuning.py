@@ -24,13 +24,16 @@ usage: edgenpu-tuning status            the box in a few lines: card, link, inte
                      [--bundle FILE]    and all that was read, packed to be looked at elsewhere: names of the host and
                                         its users, addresses and serial numbers are replaced
                      [--from PATH]      of another host: from its bundle, or from a directory with its proc and sys
+                     [--fail-severity critical|warning|info|never]
+                                        exit with 1 where something is as grave or graver; critical if not given
        edgenpu-tuning apply [--check]   put the wishes kept on this box in force now
        edgenpu-tuning rollback [--check] give back everything that the collection changed here
        edgenpu-tuning agent             what events start: apply, and tell the journal
+       edgenpu-tuning metrics [--write] the box as metrics for Prometheus; --write: into the directory wished for
        edgenpu-tuning load MODULE [PARAMETER=VALUE ...]
                                         load a card's module so that its interrupts are born on the card's CPU
 
-Exit status: 0 done; 1 something is refused, wished for in vain or (diagnose) critical; 2 wrong usage.
+Exit status: 0 done; 1 something is refused, wished for in vain or (diagnose) too grave; 2 wrong usage.
 """
 
 
@@ -38,14 +41,15 @@ def catalogue_in_force(root: Any) -> Any:
     """Return the catalogue kept on the box, the built-in one where there is none; tell of wishes that are damaged."""
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, resolve
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes, wishes_path
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import METRICS, read_wishes, wishes_path
 
     wishes, problems = read_wishes(root)
     kinds = BUILT_IN
+    role = next((name for name in ("irq_affinity", METRICS) if name in wishes), "irq_affinity")
     try:
-        kinds = resolve(wishes.get("irq_affinity", {}).get("catalogue"))
+        kinds = resolve(wishes.get(role, {}).get("catalogue"))
     except WishError as error:
-        problems.append("%s: %s" % (wishes_path("irq_affinity"), error))
+        problems.append("%s: %s" % (wishes_path(role), error))
     for problem in problems:
         print("edgenpu-tuning: %s" % printable(problem), file=sys.stderr)
     return kinds
@@ -93,10 +97,12 @@ def first_line(text: Any) -> str:
 def agent(options: List[str]) -> int:
     """Put the wishes in force; one JSON object a line for what was changed or refused, for the journal."""
     import json
+    import time
 
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.agent import keep_in_force
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
     from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import METRICS, wishes_path
 
     if not need_root(False):
         return 1
@@ -104,14 +110,55 @@ def agent(options: List[str]) -> int:
     def tell(event: str, change: Any) -> None:
         print(json.dumps(dict(change._asdict(), event=event), sort_keys=True), flush=True)
 
-    report = keep_in_force(Sink(Root("/")), tell=lambda change: tell("changed", change))
+    sink = Sink(Root("/"))
+    began = time.monotonic()
+    report = keep_in_force(sink, tell=lambda change: tell("changed", change))
+    duration_s = time.monotonic() - began
     for refusal in report.refused:
         tell("refused", refusal)
-    for word, lines in (("unknown", report.unknown), ("problem", report.problems)):
+    # Who does without metrics does without their code, too.
+    metrics = metrics_of_run(sink, report, duration_s) if sink.root.exists(wishes_path(METRICS)) else []
+    for word, lines in (("unknown", report.unknown), ("problem", report.problems + metrics)):
         for line in lines:
             print(json.dumps({"event": word, "message": line}, sort_keys=True))
     # What a kernel refuses at every boot is told, but is no failed unit; wishes that make no sense are.
     return 1 if report.problems else 0
+
+
+def metrics_of_run(sink: Any, report: Any, duration_s: float) -> List[str]:
+    """Write the metrics of the host and of the agent's run that has just ended; return what stood in the way."""
+    import time
+
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.metrics import write_metrics
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import Run
+
+    now_s = time.time()
+    run = Run(now_s, duration_s, len(report.changes), len(report.refused), len(report.problems))
+    return write_metrics(sink, now_s, run)
+
+
+def metrics(options: List[str]) -> int:
+    """Print the metrics of the host, or write them where they are wished for."""
+    import time
+
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.metrics import host_metrics, write_metrics
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import METRICS, wishes_path
+
+    root = Root("/")
+    if "--write" not in options:
+        print(host_metrics(root, catalogue_in_force(root), time.time()), end="")
+        return 0
+    if not need_root(False):
+        return 1
+    if not root.exists(wishes_path(METRICS)):
+        problems = ["no metrics are wished for on this host; set diagnostics_metrics_dir and run the playbook"]
+    else:
+        problems = write_metrics(Sink(root), time.time())
+    for problem in problems:
+        print("edgenpu-tuning: %s" % printable(problem), file=sys.stderr)
+    return 1 if problems else 0
 
 
 def apply(options: List[str]) -> int:
@@ -209,6 +256,7 @@ def diagnose(options: List[str]) -> int:
     """Print every finding, of this host or of the one that a bundle is of; write a bundle if asked for one."""
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import too_grave
     from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 
     source, target = option(options, "--from"), option(options, "--bundle")
@@ -246,10 +294,11 @@ def diagnose(options: List[str]) -> int:
         for one in data["findings"]:
             print(printable("%-8s %s: %s" % (one["severity"], one["id"], one["summary"])))
             for where, value in one["evidence"].items():
-                print(printable("           %s = %s" % (where, value)))
+                shown = "%(before)s -> %(after)s (%(why)s)" % value if one["id"] == "drift" else value
+                print(printable("           %s = %s" % (where, shown)))
             if one["remedy"]:
                 print(printable("           -> %s" % one["remedy"]))
-    return 1 if any(one["severity"] == "critical" for one in data["findings"]) else 0
+    return 1 if too_grave(data["findings"], option(options, "--fail-severity") or "critical") else 0
 
 
 def write_bundle(recorder: Any, kinds: Any, path: str) -> None:
@@ -313,29 +362,54 @@ def status(options: List[str]) -> int:
 
 
 LOADING = "EDGENPU_TUNING_LOADING"
-VERBS = {"status": status, "diagnose": diagnose, "apply": apply, "rollback": rollback, "agent": agent, "load": load}
-# An option that takes a value is True.
-OPTIONS = {
-    "diagnose": {"--json": False, "--bundle": True, "--from": True},
-    "apply": {"--check": False},
-    "rollback": {"--check": False},
+VERBS = {
+    "status": status,
+    "diagnose": diagnose,
+    "apply": apply,
+    "rollback": rollback,
+    "agent": agent,
+    "metrics": metrics,
+    "load": load,
+}
+# An option that takes a value has the values that it knows: () for any.
+OPTIONS: Any = {
+    "diagnose": {
+        "--json": None,
+        "--bundle": (),
+        "--from": (),
+        "--fail-severity": ("critical", "warning", "info", "never"),
+    },
+    "apply": {"--check": None},
+    "rollback": {"--check": None},
+    "metrics": {"--write": None},
 }
 
 
-def understood(arguments: List[str]) -> bool:
-    """Tell whether this is a verb with options that it has."""
-    if not arguments or arguments[0] not in VERBS:
-        return False
-    if arguments[0] == "load":
-        return len(arguments) > 1 and not arguments[1].startswith("-")
-    known = OPTIONS.get(arguments[0], {})
+def misunderstood(arguments: List[str]) -> Any:
+    """Return what is wrong with the words of a command, in a few words; None if nothing is."""
+    if not arguments:
+        return "a verb is missing"
+    verb = arguments[0]
+    if verb not in VERBS:
+        return "%r is no verb" % verb
+    if verb == "load":
+        return None if len(arguments) > 1 and not arguments[1].startswith("-") else "load: which module?"
+    known = OPTIONS.get(verb, {})
     given = set()
     words = iter(arguments[1:])
     for word in words:
-        if word not in known or word in given or (known[word] and next(words, "-").startswith("-")):
-            return False
+        if word not in known:
+            return "%s does not know %r" % (verb, word)
+        if word in given:
+            return "%s is there twice" % word
         given.add(word)
-    return not {"--bundle", "--from"} <= given
+        if known[word] is not None:
+            value = next(words, "-")
+            if value.startswith("-"):
+                return "%s needs a value" % word
+            if known[word] and value not in known[word]:
+                return "%s is one of %s, not %r" % (word, ", ".join(known[word]), value)
+    return "--bundle and --from exclude each other" if {"--bundle", "--from"} <= given else None
 
 
 def main(arguments: List[str]) -> int:
@@ -343,8 +417,9 @@ def main(arguments: List[str]) -> int:
     if arguments in (["-h"], ["--help"], ["help"]):
         sys.stdout.write(USAGE)
         return 0
-    if not understood(arguments):
-        sys.stderr.write(USAGE)
+    wrong = misunderstood(arguments)
+    if wrong is not None:
+        sys.stderr.write("%s\nedgenpu-tuning: %s\n" % (USAGE, wrong))
         return 2
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import NotAFile
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError

@@ -105,24 +105,30 @@ class TestUsage:
         assert command(*words) == Said(0, command.module.USAGE, "")
 
     @pytest.mark.parametrize(
-        "words",
+        ("words", "why"),
         [
-            [],
-            ["unheard-of"],
-            ["status", "x"],
-            ["apply", "--json"],
-            ["diagnose", "--check"],
-            ["diagnose", "x"],
-            ["diagnose", "--json", "--json"],
-            ["diagnose", "--bundle"],
-            ["diagnose", "--bundle", "--json"],
-            ["diagnose", "--from", "x", "--bundle", "y"],
-            ["load"],
-            ["load", "-r"],
+            ([], "a verb is missing"),
+            (["bogus"], "'bogus' is no verb"),
+            (["status", "x"], "status does not know 'x'"),
+            (["apply", "--json"], "apply does not know '--json'"),
+            (["diagnose", "--check"], "diagnose does not know '--check'"),
+            (["metrics", "--json"], "metrics does not know '--json'"),
+            (["diagnose", "x"], "diagnose does not know 'x'"),
+            (["diagnose", "--json", "--json"], "--json is there twice"),
+            (["diagnose", "--bundle"], "--bundle needs a value"),
+            (["diagnose", "--bundle", "--json"], "--bundle needs a value"),
+            (["diagnose", "--fail-severity"], "--fail-severity needs a value"),
+            (
+                ["diagnose", "--fail-severity", "ok"],
+                "--fail-severity is one of critical, warning, info, never, not 'ok'",
+            ),
+            (["diagnose", "--from", "x", "--bundle", "y"], "--bundle and --from exclude each other"),
+            (["load"], "load: which module?"),
+            (["load", "-r"], "load: which module?"),
         ],
     )
-    def test_wrong(self, command: Command, words: List[str]) -> None:
-        assert command(*words) == Said(2, "", command.module.USAGE)
+    def test_wrong(self, command: Command, words: List[str], why: str) -> None:
+        assert command(*words) == Said(2, "", "%s\nedgenpu-tuning: %s\n" % (command.module.USAGE, why))
 
     def test_every_verb_is_told_of(self, command: Command) -> None:
         for verb in command.module.VERBS:

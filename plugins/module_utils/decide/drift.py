@@ -1,0 +1,110 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the next run would change on a host: the wishes kept there, against what is in force. Pure.
+
+The plans are those that modules and agent follow, so that what is told here is what they would do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, clocks, steering
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import cards
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WARNING, Change, Finding, WishError
+
+if TYPE_CHECKING:
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot
+
+INTERRUPTS, CLOCKS = "irq_affinity", "governor"  # roles, as the wishes' files name them
+
+
+class Held(NamedTuple):
+    """The wishes of one role against what is in force.
+
+    STATES: by identity (BDF and vector, or policy), whether it is as wished; what cannot be told is not there.
+    CHANGES: what a run would write.
+    """
+
+    states: Dict[Tuple[str, ...], bool]
+    changes: List[Change]
+
+
+def stuck_cpus(snapshot: Snapshot) -> List[int]:
+    """Return the CPUs that serve interrupts of the cards which nobody can move."""
+    irqs = [irq for card in snapshot.cards for irq in affinity.vectors(card)]
+    found = [snapshot.interrupts[irq] for irq in irqs if irq in snapshot.interrupts]
+    stuck = [one for one in found if one.has_proc_irq and steering.judge(one, snapshot.host.board) is not None]
+    return [cpu for one in stuck for cpu in steering.served_by(one) or ()]
+
+
+def _interrupts(snapshot: Snapshot) -> Held:
+    wishes = affinity.AffinityWishes.from_data(snapshot.wishes[INTERRUPTS])
+    if snapshot.gone is None:
+        return Held({}, [])  # a card that is not there any more may keep its turn
+    there = cards(snapshot.devices, wishes.catalogue)
+    plan = affinity.plan(there, snapshot.interrupts, snapshot.cpus, wishes, snapshot.host.board, snapshot.gone)
+    states: Dict[Tuple[str, ...], bool] = {
+        (one.bdf, str(one.vector)): one.state == "right" for one in plan.placements if one.state != "unknown"
+    }
+    return Held(states, [change for _key, change in plan.changes])
+
+
+def _clocks(snapshot: Snapshot) -> Held:
+    wishes = clocks.ClockWishes.from_data(snapshot.wishes[CLOCKS])
+    if wishes.only_with_card and not cards(snapshot.devices, wishes.catalogue):
+        return Held({}, [])
+    plan = clocks.plan(snapshot.policies, snapshot.cpus, wishes, None, stuck_cpus(snapshot))
+    differing = {name for name, _change in plan.changes}
+    states: Dict[Tuple[str, ...], bool] = {
+        (policy.name,): policy.name not in differing for policy in snapshot.policies if not policy.all_offline
+    }
+    return Held(states, [change for _key, change in plan.changes])
+
+
+# (role, what it sets, how it stands)
+_PLANS = ((INTERRUPTS, "interrupt", _interrupts), (CLOCKS, "clock", _clocks))
+
+
+def held(snapshot: Snapshot) -> Dict[str, Held]:
+    """Return how the wishes stand, by role; a role without wishes, or with ones that make no sense, is not there."""
+    found = {}
+    for role, _what, plan in _PLANS:
+        if role in snapshot.wishes:
+            try:
+                found[role] = plan(snapshot)
+            except WishError:
+                continue  # the agent tells of it, and so does whoever reads the catalogue
+    return found
+
+
+def drift(snapshot: Snapshot) -> List[Finding]:
+    """Return a finding for each role of which a run would change something."""
+    found = []
+    kept = held(snapshot)
+    for role, what, _plan in _PLANS:
+        changes = kept[role].changes if role in kept else []
+        if changes:
+            found.append(_finding(role, what, changes))
+    return found
+
+
+def _finding(role: str, what: str, changes: List[Change]) -> Finding:
+    first: Change = changes[0]
+    more: Optional[str] = None if len(changes) == 1 else "and %d more" % (len(changes) - 1)
+    return Finding(
+        "drift",
+        WARNING,
+        "%d %s%s not as the wishes on this host say: %s"
+        % (
+            len(changes),
+            what,
+            " is" if len(changes) == 1 else "s are",
+            ", ".join(filter(None, ["%s is %s, wished %s" % (first.path, first.before, first.after), more])),
+        ),
+        {one.path: {"before": one.before, "after": one.after, "why": one.why} for one in changes},
+        "Run `edgenpu-tuning apply` on the host, or the playbook again; find out who changes it if it comes back.",
+        role,
+    )
