@@ -89,7 +89,7 @@ msg:
   returned: always
   type: str
   sample: metrics are written to /var/lib/prometheus/node-exporter every 5min
-files:
+metrics:
   description: The files that are written.
   returned: when O(state=present)
   type: list
@@ -200,7 +200,7 @@ def main() -> None:
         kept.refused,
         kept.unknown,
         msg="metrics %s to %s every %s" % (verb, wishes.directory, wishes.interval),
-        files=list(wishes.paths),
+        metrics=list(wishes.paths),
     )
 
 

@@ -56,6 +56,8 @@ def write_metrics(sink: Sink, now_s: float, run: Optional[Run] = None) -> List[s
         with Locked(sink, limit_s=LOCK_LIMIT_S):
             if _asked(sink.root) != wishes:
                 return []  # given back or changed meanwhile: whoever did that has started a run of its own, or none
+            for path in pages:
+                sink.state(path)  # names what stands in the way
             for path, page in pages.items():
                 sink.put(path, FileState(page.encode("utf-8", "replace")))
     except (WishError, NotAFile) as error:

@@ -16,6 +16,7 @@ import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle, write_new
@@ -25,6 +26,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import und
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import MetricsWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import captured, files
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -34,6 +36,7 @@ from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.
 PATH = pathlib.Path(__file__).parents[3] / "roles" / "irq_affinity" / "files" / "edgenpu_tuning.py"
 AFFINITY = AffinityWishes(BUILT_IN).to_data()
 IRQ = "/proc/irq/38/smp_affinity_list"
+METRICS = "/var/lib/prometheus/node-exporter"
 
 
 class Said(NamedTuple):
@@ -93,7 +96,11 @@ def fixture_command(board: hosts.Board, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def install(board: hosts.Board, *roles: str) -> None:
-    wishes: Dict[str, Dict[str, Any]] = {"irq_affinity": AFFINITY, "governor": ClockWishes().to_data()}
+    wishes: Dict[str, Dict[str, Any]] = {
+        "irq_affinity": AFFINITY,
+        "governor": ClockWishes().to_data(),
+        "diagnostics": MetricsWishes(METRICS, "5min", BUILT_IN).to_data(),
+    }
     for role in roles or ("irq_affinity", "governor"):
         known = ledger.Ledger(board.kernel)
         keep(board.kernel, known, role, wishes[role], "", sys.executable, hosts.Commands(), False)
@@ -221,6 +228,37 @@ class TestDiagnose:
         said = command("diagnose")
         assert said.status == 1
         assert said.lines[0].startswith("Broken: Axera AX650N at 0003:31:00.0 is dead")
+
+    @pytest.mark.parametrize(
+        ("least", "untuned", "dead"), [("critical", 0, 1), ("warning", 1, 1), ("info", 1, 1), ("never", 0, 0)]
+    )
+    def test_severity_at_which_it_fails(
+        self, command: Command, board: hosts.Board, least: str, untuned: int, dead: int
+    ) -> None:
+        plain = command("diagnose")
+        said = command("diagnose", "--fail-severity", least)
+        assert (said.status, said.out) == (untuned, plain.out)
+        config = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF / "config"
+        config.write_bytes(b"\xff" * 256)
+        assert command("diagnose", "--fail-severity", least, "--json").status == dead
+
+    def test_tuned_host_fails_only_for_notes(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        command("apply")
+        assert [command("diagnose", "--fail-severity", least).status for least in ("warning", "info")] == [0, 1]
+
+    def test_drift(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        lines = command("diagnose").lines
+        at = lines.index(
+            "warning  drift: 1 interrupt is not as the wishes on this host say: %s is 0-7, wished 4" % IRQ
+        )
+        assert lines[at + 1].startswith("           %s = 0-7 -> 4 (vector 0 of 0003:31:00.0: fastest tier" % IRQ)
+        assert lines[at + 2].startswith("           -> Run `edgenpu-tuning apply` on the host")
+        [first] = [one for one in json.loads(command("diagnose", "--json").out)["findings"] if one["id"] == "drift"][:1]
+        assert (first["evidence"][IRQ]["before"], first["evidence"][IRQ]["after"]) == ("0-7", "4")
+        command("apply")
+        assert "drift" not in command("diagnose").out
 
     def test_catalogue_on_the_box(self, command: Command, board: hosts.Board) -> None:
         board.wishes("irq_affinity", dict(AFFINITY, catalogue=[{"vendor": "1f4b", "device": "0650", "name": "mine"}]))
@@ -433,6 +471,77 @@ class TestAgent:
         assert (said.status, json.loads(said.out)["event"]) == (1, "problem")
 
 
+class TestMetrics:
+    def test_for_a_person(
+        self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        before = board.snapshot()
+        said = command("metrics")
+        assert (said.status, said.err, board.snapshot()) == (0, "", before)
+        names = {family.name for family in text_string_to_metric_families(said.out)}
+        assert {"edgenpu_build_info", "edgenpu_card_present", "edgenpu_finding"} <= names
+
+    def test_catalogue_of_the_metrics(self, command: Command, board: hosts.Board) -> None:
+        mine = [{"vendor": "1f4b", "device": "0650", "name": "mine"}]
+        board.wishes("diagnostics", {"directory": METRICS, "interval": "5min", "catalogue": mine})
+        assert 'npu="mine"' in command("metrics").out
+
+    def test_written(self, command: Command, board: hosts.Board) -> None:
+        install(board, "diagnostics")
+        assert command("metrics", "--write") == Said(0, "", "")
+        assert board.root.names(METRICS) == ["edgenpu_tuning.prom"]
+
+    def test_nobody_wishes_for_them(self, command: Command, board: hosts.Board) -> None:
+        said = command("metrics", "--write")
+        assert (said.status, said.out) == (1, "")
+        assert said.err.startswith("edgenpu-tuning: no metrics are wished for on this host; ")
+
+    def test_not_root(self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+        install(board, "diagnostics")
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        said = command("metrics", "--write")
+        assert (said.status, said.out) == (1, "")
+        assert "run with sudo" in said.err
+
+    def test_failure(self, command: Command, board: hosts.Board) -> None:
+        install(board, "diagnostics")
+        (board.tree.path / METRICS[1:] / "edgenpu_tuning.prom").mkdir(parents=True)
+        said = command("metrics", "--write")
+        assert (said.status, len(said.err.splitlines())) == (1, 1)
+        assert said.err.startswith("edgenpu-tuning: metrics: %s/edgenpu_tuning.prom is neither a file" % METRICS)
+
+    def test_agent_writes_them_after_the_tuning(self, command: Command, board: hosts.Board) -> None:
+        install(board, "irq_affinity", "governor", "diagnostics")
+        said = command("agent")
+        assert (said.status, said.err) == (0, "")
+        of_host = board.root.text(METRICS + "/edgenpu_tuning.prom") or ""
+        assert 'edgenpu_interrupt_on_wished_cpu{bdf="%s",vector="0"} 1' % hosts.BDF in of_host
+        assert "\nedgenpu_agent_last_run_changes 3\n" in (board.root.text(METRICS + "/edgenpu_tuning_agent.prom") or "")
+        assert [path for path in board.kernel.files if path.startswith(METRICS)] == board.kernel.files[-2:]
+
+    def test_tuning_does_not_suffer_from_them(self, command: Command, board: hosts.Board) -> None:
+        install(board, "irq_affinity", "governor", "diagnostics")
+        (board.tree.path / METRICS[1:] / "edgenpu_tuning.prom").mkdir(parents=True)
+        said = command("agent")
+        assert (said.status, said.err) == (0, "")
+        told = [json.loads(line) for line in said.lines]
+        assert [line["event"] for line in told] == ["changed", "changed", "changed", "problem"]
+        assert told[-1]["message"].startswith("metrics: %s/edgenpu_tuning.prom is neither a file" % METRICS)
+        assert (board.affinity(), board.governor(4)) == ("4", "performance")
+
+    def test_who_does_without_pays_nothing(self, command: Command, board: hosts.Board) -> None:
+        install(board)
+        name = "ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics"
+        kept = sys.modules.pop(name, None)
+        try:
+            command("agent")
+            assert name not in sys.modules
+        finally:
+            if kept is not None:
+                sys.modules[name] = kept
+
+
 def path_of(line: str) -> str:
     """Return what a line "would give back PATH: ..." or "gave back PATH: ..." is about."""
     return line.partition(" back ")[2].partition(": ")[0]
@@ -450,6 +559,15 @@ class TestRollback:
         assert board.snapshot() == before
         assert (board.affinity(), board.governor(4)) == ("0-7", "schedutil")
         assert ["systemctl", "try-restart", "irqbalance.service"] in command.commands
+
+    def test_metrics_go_too(self, command: Command, board: hosts.Board) -> None:
+        before = board.snapshot()
+        install(board, "irq_affinity", "governor", "diagnostics")
+        command("agent")
+        predicted = command("rollback", "--check")
+        made = command("rollback")
+        assert [path_of(line) for line in predicted.lines] == [path_of(line) for line in made.lines[:-1]]
+        assert (made.status, board.snapshot()) == (0, before)
 
     def test_check_tells_all_that_will_be_done(self, command: Command, board: hosts.Board) -> None:
         install(board)

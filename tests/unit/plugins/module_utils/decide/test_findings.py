@@ -300,6 +300,21 @@ CASES = [
         "irq_affinity",
     ),
     Case(
+        "drift",
+        WARNING,
+        lambda: tuned(interrupts=hosts.interrupts(hosts.interrupt(38, "5", "5"))),
+        "1 interrupt is not as the wishes on this host say: /proc/irq/38/smp_affinity_list is 5, wished 4",
+        {
+            "/proc/irq/38/smp_affinity_list": {
+                "before": "5",
+                "after": "4",
+                "why": "vector 0 of 0003:31:00.0: fastest tier, CPUs 4-7 (capacity 1024 of 414/1024); CPU 7 left to the "
+                "application",
+            }
+        },
+        "irq_affinity",
+    ),
+    Case(
         "unread",
         INFO,
         lambda: tuned(unread=(("/sys/x", "EACCES"), ("/sys/y", "EIO"))),

@@ -1,0 +1,157 @@
+# Copyright: (c) 2026, The edgenpu.tuning authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the next run would change: told before it, and nothing after it."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.agent import keep_in_force
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.drift import Held, drift, held
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import findings
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WARNING, Finding
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+
+AFFINITY = AffinityWishes(BUILT_IN).to_data()
+CLOCKS = dict(ClockWishes(catalogue=BUILT_IN).to_data(), only_with_card=True)
+IRQ = "/proc/irq/38/smp_affinity_list"
+GOVERNOR = "/sys/devices/system/cpu/cpufreq/policy%d/scaling_governor"
+
+
+@pytest.fixture(name="board")
+def fixture_board(tree: Tree) -> hosts.Board:
+    board = hosts.Board(tree)
+    board.wishes("irq_affinity", AFFINITY)
+    board.wishes("governor", CLOCKS)
+    return board
+
+
+def told(board: hosts.Board) -> List[Finding]:
+    return drift(look(board.root, BUILT_IN))
+
+
+def test_told_before_a_run_and_not_after_it(board: hosts.Board) -> None:
+    interrupts, clocks = told(board)
+    assert (interrupts.id, interrupts.severity, interrupts.role) == ("drift", WARNING, "irq_affinity")
+    assert interrupts.summary == (
+        "1 interrupt is not as the wishes on this host say: %s is 0-7, wished 4" % IRQ
+    )
+    assert clocks.summary == (
+        "2 clocks are not as the wishes on this host say: %s is schedutil, wished performance, and 1 more"
+        % (GOVERNOR % 4)
+    )
+    predicted = keep_in_force(board.kernel, check=True).changes
+    evidence = {**interrupts.evidence, **clocks.evidence}
+    assert evidence == {
+        one.path: {"before": one.before, "after": one.after, "why": one.why} for one in predicted
+    }
+    assert set(evidence) == {IRQ, GOVERNOR % 4, GOVERNOR % 6}
+    keep_in_force(board.kernel)
+    assert told(board) == []
+
+
+def test_among_all_findings(board: hosts.Board) -> None:
+    assert [one.role for one in findings(look(board.root, BUILT_IN)) if one.id == "drift"] == [
+        "irq_affinity",
+        "governor",
+    ]
+
+
+def test_none_without_wishes(board: hosts.Board) -> None:
+    for role in ("irq_affinity", "governor"):
+        (board.tree.path / ("etc/edgenpu-tuning/wishes.d/%s.json" % role)).unlink()
+    assert told(board) == []
+
+
+def test_states(board: hosts.Board) -> None:
+    keep_in_force(board.kernel)
+    board.tree.files("/sys/devices/system/cpu/cpufreq/policy6", {"scaling_governor": "powersave"})
+    found = held(look(board.root, BUILT_IN))
+    assert found["irq_affinity"] == Held({(hosts.BDF, "0"): True}, [])
+    assert found["governor"].states == {("policy0",): True, ("policy4",): True, ("policy6",): False}
+
+
+def test_what_cannot_be_told(board: hosts.Board) -> None:
+    """A card without a driver has no interrupt; that is no drift, and no state either."""
+    card = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF
+    (card / "driver").unlink()
+    (card / "msi_irqs/38").unlink()
+    assert held(look(board.root, BUILT_IN))["irq_affinity"] == Held({}, [])
+
+
+def test_no_card_no_clocks(tree: Tree) -> None:
+    board = hosts.Board(tree, card=False)
+    board.wishes("governor", CLOCKS)
+    assert told(board) == []
+
+
+def test_cards_that_went_keep_their_turn(board: hosts.Board) -> None:
+    """The second card stays on CPU 5 while the first one is away; the ledger knows of it."""
+    second = "0002:21:00.0"
+    board.add_card(second, "platform/fe170000.pcie/pci0002:20/0002:20:00.0/" + second, (40,))
+    keep_in_force(board.kernel)
+    assert (board.affinity(40), board.affinity(38)) == ("4", "5")
+    (board.tree.path / "sys/bus/pci/devices" / second).unlink()
+    assert told(board) == []
+    board.tree.file("/var/lib/edgenpu-tuning/ledger.json", "{")
+    assert told(board) == [], "what is not known is no drift"
+    (board.tree.path / "var/lib/edgenpu-tuning/ledger.json").unlink()
+    assert [one.evidence[IRQ]["after"] for one in told(board)] == ["4"]
+
+
+def test_interrupt_that_nobody_can_move(board: hosts.Board) -> None:
+    """A run tries, and is refused; what cannot be changed is no drift."""
+    board.tree.files("/sys/kernel/irq/38", {"chip_name": "Brcm stb PCIe MSI"})
+    assert [one.role for one in told(board)] == ["governor"]
+
+
+def test_a_user_s_governor_that_does_not_exist(board: hosts.Board) -> None:
+    board.wishes("governor", dict(CLOCKS, fast="turbo"))
+    interrupts, clocks = told(board)
+    assert clocks.evidence[GOVERNOR % 4]["after"] == "turbo"
+
+
+@pytest.mark.parametrize("role", ["irq_affinity", "governor"])
+def test_damaged_wishes(board: hosts.Board, role: str) -> None:
+    board.wishes(role, {"catalogue": 5, "spread": "x"})
+    assert [one.role for one in told(board)] == [name for name in ("irq_affinity", "governor") if name != role]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+_NAMES = st.sampled_from(
+    ["catalogue", "cpus", "spread", "keep_free", "vectors", "born_there", "fast", "others", "only_with_card"]
+)
+
+
+@hosts.STEADY
+@given(st.dictionaries(_NAMES, _JSON), st.dictionaries(_NAMES, _JSON))
+def test_a_stranger_s_wishes(affinity: Any, clocks: Any) -> None:
+    """Wishes come out of bundles, too: whatever they hold, the diagnosis goes on."""
+    snapshot = SNAPSHOT._replace(wishes={"irq_affinity": affinity, "governor": clocks})
+    assert len(drift(snapshot)) <= 2
+
+
+def _snapshot() -> Any:
+    import pathlib
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        return look(hosts.Board(Tree(pathlib.Path(directory))).root, BUILT_IN)
+
+
+SNAPSHOT = _snapshot()
