@@ -10,7 +10,7 @@ from typing import Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import INTERRUPTS, boot_id, gone_vectors
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import boot_id, gone_vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import Vector, vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot
@@ -26,12 +26,18 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
 
-def _gone(root: Root) -> Optional[Tuple[Vector, ...]]:
-    """Return what the ledger tells of cards that are gone; None where it cannot be read."""
+def _from_ledger(root: Root) -> Tuple[Optional[Tuple[Vector, ...]], Tuple[str, ...]]:
+    """Return (moved interrupts of cards that are gone, files and trees of ours that are gone); (None, ()) without it.
+
+    The metrics are no such files: they come with the agent's next run.
+    """
     try:
-        return tuple(gone_vectors(root, Ledger(Sink(root)), boot_id(root)))
+        ledger = Ledger(Sink(root))
     except WishError:
-        return None
+        return None, ()
+    made = [one for one in ledger.entries() if one.kind in ("file", "tree") and not one.id.endswith(".prom")]
+    ours = [one.id for one in made if one.state is None or (one.state.content, one.state.target) == (None, None)]
+    return tuple(gone_vectors(root, ledger, boot_id(root))), tuple(path for path in ours if not root.exists(path))
 
 
 def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
@@ -40,7 +46,7 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
     irqs = [irq for card in cards(devices, catalogue) for irq in vectors(card)]
     wishes, _problems = read_wishes(root)
     host = read_host(root)
-    gone = _gone(root) if INTERRUPTS in wishes else ()  # before what could not be read is listed
+    gone, lost = _from_ledger(root) if wishes else ((), ())  # before what could not be read is listed
     threads = ((irq, read_thread(root, irq)) for irq in irqs)
     return Snapshot(
         host,
@@ -57,4 +63,5 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         uptime_s=read_uptime(root),
         kernels=read_kernels(root, [module for kind in catalogue for module in kind.modules]),
         gone=gone,
+        lost=lost,
     )

@@ -9,7 +9,7 @@ The plans are those that modules and agent follow, so that what is told here is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, clocks, steering
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import cards
@@ -80,31 +80,58 @@ def held(snapshot: Snapshot) -> Dict[str, Held]:
     return found
 
 
+def _and_more(first: str, count: int) -> str:
+    return first if count == 1 else "%s, and %d more" % (first, count - 1)
+
+
 def drift(snapshot: Snapshot) -> List[Finding]:
-    """Return a finding for each role of which a run would change something."""
+    """Return a finding for each role of which a run would change something, and one for files that are gone."""
     found = []
     kept = held(snapshot)
     for role, what, _plan in _PLANS:
         changes = kept[role].changes if role in kept else []
         if changes:
-            found.append(_finding(role, what, changes))
+            found.append(_values(role, what, changes))
+    if snapshot.lost:
+        found.append(_files(snapshot.lost, min(snapshot.wishes, default=INTERRUPTS)))
     return found
 
 
-def _finding(role: str, what: str, changes: List[Change]) -> Finding:
-    first: Change = changes[0]
-    more: Optional[str] = None if len(changes) == 1 else "and %d more" % (len(changes) - 1)
+def _values(role: str, what: str, changes: List[Change]) -> Finding:
+    first, count = changes[0], len(changes)
     return Finding(
         "drift",
         WARNING,
         "%d %s%s not as the wishes on this host say: %s"
         % (
-            len(changes),
+            count,
             what,
-            " is" if len(changes) == 1 else "s are",
-            ", ".join(filter(None, ["%s is %s, wished %s" % (first.path, first.before, first.after), more])),
+            " is" if count == 1 else "s are",
+            _and_more("%s is %s, wished %s" % (first.path, first.before, first.after), count),
         ),
         {one.path: {"before": one.before, "after": one.after, "why": one.why} for one in changes},
         "Run `edgenpu-tuning apply` on the host, or the playbook again; find out who changes it if it comes back.",
+        role,
+    )
+
+
+def _files(lost: Tuple[str, ...], role: str) -> Finding:
+    count = len(lost)
+    return Finding(
+        "drift",
+        WARNING,
+        "%d file%s that keep%s the wishes in force %s gone: %s"
+        % (
+            count,
+            "" if count == 1 else "s",
+            "s" if count == 1 else "",
+            "is" if count == 1 else "are",
+            _and_more(lost[0], count),
+        ),
+        {
+            path: {"before": "nothing", "after": "as the playbook left it", "why": "keeps the wishes in force"}
+            for path in lost
+        },
+        "Run the playbook again: until then a boot, a driver reload or a CPU that goes may lose the tuning.",
         role,
     )

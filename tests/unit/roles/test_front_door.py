@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, persist, sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle, write_new
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, keep
@@ -302,6 +302,14 @@ class TestBundle:
         monkeypatch.setattr(files, "Root", lambda path: pytest.fail("looked at this machine"))
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         assert command("diagnose", "--from", str(file)) == plain
+
+    def test_drift_is_the_same_elsewhere(self, command: Command, board: hosts.Board, file: pathlib.Path) -> None:
+        """It rests on wishes and ledger; both are in the bundle."""
+        install(board)
+        (board.tree.path / persist.ENABLED[1:]).unlink()
+        told = command("diagnose", "--bundle", str(file)).out
+        assert told.count("  drift: ") == 3
+        assert command("diagnose", "--from", str(file)).out == told
 
     def test_for_a_program(self, command: Command, file: pathlib.Path) -> None:
         told = json.loads(command("diagnose", "--json", "--bundle", str(file)).out)

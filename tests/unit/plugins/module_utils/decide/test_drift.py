@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any, List
 
 import pytest
@@ -13,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.agent import keep_in_force
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import ENABLED, UDEV_RULES, keep
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
@@ -25,12 +30,16 @@ from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.
 
 AFFINITY = AffinityWishes(BUILT_IN).to_data()
 CLOCKS = dict(ClockWishes(catalogue=BUILT_IN).to_data(), only_with_card=True)
+METRICS = {"directory": "/var/lib/node_exporter", "interval": "5min"}
 IRQ = "/proc/irq/38/smp_affinity_list"
 GOVERNOR = "/sys/devices/system/cpu/cpufreq/policy%d/scaling_governor"
 
 
 @pytest.fixture(name="board")
-def fixture_board(tree: Tree) -> hosts.Board:
+def fixture_board(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> hosts.Board:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    if os.geteuid() != 0:
+        hosts.let_root_own_nothing(monkeypatch)
     board = hosts.Board(tree)
     board.wishes("irq_affinity", AFFINITY)
     board.wishes("governor", CLOCKS)
@@ -108,6 +117,47 @@ def test_cards_that_went_keep_their_turn(board: hosts.Board) -> None:
     assert told(board) == [], "what is not known is no drift"
     (board.tree.path / "var/lib/edgenpu-tuning/ledger.json").unlink()
     assert [one.evidence[IRQ]["after"] for one in told(board)] == ["4"]
+
+
+class TestFiles:
+    @pytest.fixture(autouse=True)
+    def installed(self, board: hosts.Board) -> None:
+        for role, wishes in (("irq_affinity", AFFINITY), ("governor", CLOCKS), ("diagnostics", METRICS)):
+            if role != "diagnostics":
+                (board.tree.path / ("etc/edgenpu-tuning/wishes.d/%s.json" % role)).unlink()
+            ledger = Ledger(board.kernel)
+            keep(board.kernel, ledger, role, wishes, hosts.FRONT_DOOR, sys.executable, hosts.Commands(), False)
+        keep_in_force(board.kernel)
+
+    def test_all_there(self, board: hosts.Board) -> None:
+        """The metrics have not been written yet; that is no drift."""
+        assert told(board) == []
+
+    def test_switched_off(self, board: hosts.Board) -> None:
+        """As `systemctl disable` does it."""
+        (board.tree.path / ENABLED[1:]).unlink()
+        [finding] = told(board)
+        assert finding.summary == "1 file that keeps the wishes in force is gone: " + ENABLED
+        assert (finding.id, finding.severity, list(finding.evidence)) == ("drift", WARNING, [ENABLED])
+
+    def test_rules_and_agent(self, board: hosts.Board) -> None:
+        (board.tree.path / UDEV_RULES[1:]).unlink()
+        [agent] = (board.tree.path / "usr/lib/edgenpu-tuning").glob("agent-*")
+        agent.rename(agent.parent / "away")
+        [finding] = told(board)
+        assert len(finding.evidence) > 2 and UDEV_RULES in finding.evidence
+        assert "/usr/lib/edgenpu-tuning/" + agent.name in finding.evidence
+        assert finding.summary.startswith("%d files that keep the wishes in force are gone: " % len(finding.evidence))
+
+    def test_given_back(self, board: hosts.Board) -> None:
+        for role in ("irq_affinity", "diagnostics", "governor"):
+            undo(board.kernel, Ledger(board.kernel), role, hosts.Commands(), False)
+            assert told(board) == []
+
+    def test_without_the_ledger(self, board: hosts.Board) -> None:
+        (board.tree.path / ENABLED[1:]).unlink()
+        board.tree.file("/var/lib/edgenpu-tuning/ledger.json", "{")
+        assert told(board) == []
 
 
 def test_interrupt_that_nobody_can_move(board: hosts.Board) -> None:
