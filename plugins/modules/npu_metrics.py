@@ -110,7 +110,7 @@ changes:
     before:
       description: Content found; null if there was nothing.
       type: str
-      sample: null
+      sample: "[Timer]"
     after:
       description: Content written.
       type: str
@@ -132,11 +132,9 @@ refused:
     before:
       description: Always null.
       type: str
-      sample: null
     after:
       description: Always null.
       type: str
-      sample: null
     why:
       description: The reason.
       type: str

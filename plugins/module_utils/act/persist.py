@@ -28,13 +28,13 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.agent impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance, startable
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import SCHEMA as WISHES_SCHEMA
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import (
     METRICS,
     WISHES_DIR,
     read_wishes,
     wishes_path,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import SCHEMA as WISHES_SCHEMA
 
 if TYPE_CHECKING:  # never run: these lines tell Ansible's payload builder what the agent is made of
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent, born, bundle, look, metrics, undo

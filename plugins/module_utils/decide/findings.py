@@ -42,7 +42,7 @@ class Snapshot(NamedTuple):
     WISHES: what is kept on the host, by role. UNREAD: (path, errno name) of what could not be read.
     THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards. UPTIME_S: seconds since boot.
     KERNELS: from old to new. GONE: (address, vector) of interrupts that were moved during this boot, of cards that are
-    not on the bus any more; None if that is not known. LOST: paths of files that keep the wishes in force, and are gone.
+    not on the bus any more; None if that is not known. LOST: paths of files that keep wishes in force, and are gone.
     """
 
     host: Host

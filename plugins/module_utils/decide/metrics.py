@@ -11,7 +11,7 @@ base units. What is not known has no sample.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import (
@@ -195,13 +195,14 @@ def _cards(page: _Page, snapshot: Snapshot) -> None:
             ("card_shared_bandwidth_bytes_per_second", "while all cards work", way and way.share),
         ):
             if rate:
-                what = "What the links up to the processor can carry, %s (computed)." % what
-                page.add(metric, what, rate.read * 1e6, bdf=bdf, direction="read")
-                page.add(metric, what, rate.write * 1e6, bdf=bdf, direction="write")
+                carried = "What the links up to the processor can carry, %s (computed)." % what
+                page.add(metric, carried, rate.read * 1e6, bdf=bdf, direction="read")
+                page.add(metric, carried, rate.write * 1e6, bdf=bdf, direction="write")
         for hop in climb(by_bdf, bdf):
             for severity in ("correctable", "nonfatal", "fatal") if hop.aer else ():
+                what = "AER errors on the way to the card."
                 errors = sum(getattr(hop.aer, severity).values())
-                page.add("pcie_errors_total", "AER errors on the way to the card.", errors, bdf=hop.bdf, severity=severity)
+                page.add("pcie_errors_total", what, errors, bdf=hop.bdf, severity=severity)
 
 
 def _interrupts(page: _Page, snapshot: Snapshot) -> None:
@@ -222,8 +223,8 @@ def _clocks(page: _Page, snapshot: Snapshot) -> None:
             ("limit", "Highest clock that is allowed now (scaling_max_freq).", policy.max_khz),
             ("hardware_limit", "Highest clock that the hardware has.", policy.hw_max_khz),
         ):
-            metric = "cpufreq_policy_%s_hertz" % metric
-            page.add(metric, what, _times(khz, 1e3), policy=name, cpus=format_list(policy.cpus))
+            full = "cpufreq_policy_%s_hertz" % metric
+            page.add(full, what, _times(khz, 1e3), policy=name, cpus=format_list(policy.cpus))
         if policy.governor is not None:
             what = "The governor in force."
             page.add("cpufreq_policy_governor_info", what, 1, policy=name, governor=policy.governor)
@@ -273,8 +274,3 @@ def agent_page(run: Run) -> str:
     page.add("agent_last_run_refused", "Values that the kernel refused.", run.refused)
     page.add("agent_last_run_problems", "Wishes that it could not follow.", run.problems)
     return page.text()
-
-
-def metric_names(page: str) -> Iterable[str]:
-    """Return the names of the metrics of a page."""
-    return [line.split(" ")[2] for line in page.splitlines() if line.startswith("# TYPE ")]

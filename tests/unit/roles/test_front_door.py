@@ -250,9 +250,7 @@ class TestDiagnose:
     def test_drift(self, command: Command, board: hosts.Board) -> None:
         install(board)
         lines = command("diagnose").lines
-        at = lines.index(
-            "warning  drift: 1 interrupt is not as the wishes on this host say: %s is 0-7, wished 4" % IRQ
-        )
+        at = lines.index("warning  drift: 1 interrupt is not as the wishes on this host say: %s is 0-7, wished 4" % IRQ)
         assert lines[at + 1].startswith("           %s = 0-7 -> 4 (vector 0 of 0003:31:00.0: fastest tier" % IRQ)
         assert lines[at + 2].startswith("           -> Run `edgenpu-tuning apply` on the host")
         [first] = [one for one in json.loads(command("diagnose", "--json").out)["findings"] if one["id"] == "drift"][:1]
@@ -480,9 +478,7 @@ class TestAgent:
 
 
 class TestMetrics:
-    def test_for_a_person(
-        self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_for_a_person(self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         before = board.snapshot()
         said = command("metrics")

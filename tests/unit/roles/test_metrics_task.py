@@ -29,14 +29,13 @@ PLACE = "/var/lib/node_exporter"
 def asked(kept: Any = (), **variables: Any) -> Optional[str]:
     """Return the state that the host is asked for; None if it is not asked."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    environment.filters["bool"] = lambda value: value in (True, "True")
+    environment.filters["ternary"] = lambda value, true, false: true if value else false
     given: Dict[str, Any] = {**DEFAULTS, **variables}
     if given["diagnostics_state"] == "present":
         given["diagnostics_result"] = {"report": {"kept": list(kept)}}
     if not all(environment.compile_expression(str(one), undefined_to_none=False)(given) for one in TASK["when"]):
         return None
-    wished = environment.from_string(TASK["vars"]["wished"]).render(given)
-    return environment.from_string(TASK["edgenpu.tuning.npu_metrics"]["state"]).render(wished=wished)
+    return environment.from_string(TASK["edgenpu.tuning.npu_metrics"]["state"]).render(given)
 
 
 @pytest.mark.parametrize(

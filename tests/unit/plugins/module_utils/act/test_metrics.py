@@ -122,7 +122,7 @@ class TestKept:
     def test_a_directory_in_the_way(self, board: hosts.Board) -> None:
         (board.tree.path / OF_AGENT[1:]).mkdir(parents=True)
         before = board.snapshot()
-        with pytest.raises(NotAFile, match="edgenpu_tuning_agent.prom is neither a file nor a link"):
+        with pytest.raises(NotAFile, match=r"edgenpu_tuning_agent\.prom is neither a file nor a link"):
             kept(board)
         assert board.snapshot() == before
 

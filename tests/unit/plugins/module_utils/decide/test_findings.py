@@ -308,8 +308,8 @@ CASES = [
             "/proc/irq/38/smp_affinity_list": {
                 "before": "5",
                 "after": "4",
-                "why": "vector 0 of 0003:31:00.0: fastest tier, CPUs 4-7 (capacity 1024 of 414/1024); CPU 7 left to the "
-                "application",
+                "why": "vector 0 of 0003:31:00.0: fastest tier, CPUs 4-7 (capacity 1024 of 414/1024); CPU 7 left to "
+                "the application",
             }
         },
         "irq_affinity",

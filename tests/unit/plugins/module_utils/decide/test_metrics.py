@@ -233,9 +233,8 @@ class TestFormat:
         host = SNAPSHOT.host._replace(model=model, kernel=kernel)
         page = host_page(SNAPSHOT._replace(host=host), NOW_S).encode("utf-8", "replace").decode("utf-8")
         [found] = labels_of(parsed(page), "host_info")
-        assert found == {
-            name: text.encode("utf-8", "replace").decode("utf-8") for name, text in (("model", model), ("kernel", kernel))
-        }
+        given = {"model": model, "kernel": kernel}
+        assert found == {name: text.encode("utf-8", "replace").decode("utf-8") for name, text in given.items()}
 
 
 class TestWishes:
@@ -262,7 +261,7 @@ class TestWishes:
 
     @pytest.mark.parametrize(
         "text",
-        ["", " ", "infinity", "5 mins", "-5min", "min", "5min\nExecStart=x", "5%h", "*:0/5", "1e3", "5;6", "5min #", "."],
+        ["", " ", "infinity", "5 mins", "-5min", "min", "5min\nExec=x", "5%h", "*:0/5", "1e3", "5;6", "5min #", "."],
     )
     def test_no_spans(self, text: str) -> None:
         assert span_s(text) is None
