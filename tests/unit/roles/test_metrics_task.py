@@ -29,7 +29,6 @@ PLACE = "/var/lib/node_exporter"
 def asked(kept: Any = (), **variables: Any) -> Optional[str]:
     """Return the state that the host is asked for; None if it is not asked."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    environment.filters["ternary"] = lambda value, true, false: true if value else false
     given: Dict[str, Any] = {**DEFAULTS, **variables}
     if given["diagnostics_state"] == "present":
         given["diagnostics_result"] = {"report": {"kept": list(kept)}}

@@ -1,0 +1,1 @@
+../../irq_affinity/files/edgenpu_tuning.py
