@@ -12,8 +12,8 @@ module: npu_host_info
 short_description: Diagnose a host with NPU cards
 version_added: 0.1.0
 description:
-  - Reads PCIe links, interrupts, CPUs, clocks and irqbalance in one pass and returns findings, each with its evidence
-    and its remedy. Changes nothing, runs no command, wakes no card.
+  - Reads PCIe links, interrupts, CPUs, clocks, heat and irqbalance in one pass and returns findings, each with its
+    evidence and its remedy. Changes nothing, runs no command, wakes no card.
 extends_documentation_fragment:
   - edgenpu.tuning.reader
   - edgenpu.tuning.devices
@@ -56,6 +56,72 @@ report:
       description: The host in one line.
       type: str
       sample: As fast as it can be
+    worth_doing:
+      description: What to do, that which gains most first; findings with the same remedy are one thing.
+      type: list
+      elements: dict
+      contains:
+        what:
+          description: What to do.
+          type: str
+          sample: "Run the role governor: it holds the clock of the fast cores."
+        role:
+          description: Role that does it; null if none does.
+          type: str
+          sample: governor
+        severity:
+          description: The gravest of its findings.
+          type: str
+          sample: warning
+        findings:
+          description: Names of the findings that it answers.
+          type: list
+          elements: str
+          sample:
+            - clock_drops
+        summaries:
+          description: What these found.
+          type: list
+          elements: str
+          sample:
+            - "policy4 (CPUs 4-5) drops its clock between the short calls to the card: governor schedutil"
+        expected_gain:
+          description: What it can gain in speed, in words; null if it has nothing to do with speed.
+          type: str
+          sample: not measured
+    expected_gain:
+      description: What putting right interrupts and clocks can gain here, by what was measured.
+      type: dict
+      contains:
+        measured_on:
+          description: Card and board on which it was measured.
+          type: str
+          sample: an Axera AX650N in an RK3588
+        applies:
+          description: Whether this host has that card and is that board.
+          type: bool
+          sample: true
+        text:
+          description: In words, whether anything is to be expected.
+          type: str
+          sample: none from interrupts and clocks, they are in order, or as wished
+        llm_decode_times:
+          description: Between which factors decoding gets faster; null if nothing is to be expected or was measured.
+          type: dict
+          sample:
+            low: 1.2
+            high: 2.0
+        single_inference:
+          description:
+            - By how many percent single inferences get faster, by their latency before; about one in ten gains less,
+              one in ten more. Empty as above.
+          type: list
+          elements: dict
+          sample:
+            - default_latency_ms: 4.0
+              low_percent: 2.7
+              middle_percent: 10.9
+              high_percent: 17.4
     host:
       description: Model, kernel, virtualisation.
       type: dict
@@ -146,6 +212,10 @@ report:
           description: Role that applies the remedy; null if no software can.
           type: str
           sample: irq_affinity
+        expected_gain:
+          description: What the remedy can gain in speed, in words; null if it has nothing to do with speed.
+          type: str
+          sample: not measured
 bundle:
   description: The bundle, in base64. M(edgenpu.tuning.report_file) writes it into a file.
   returned: if O(bundle) is true

@@ -16,13 +16,21 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue im
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import read_policies
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpuidle import read_idle
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import read_cpus
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.devfreq import read_devfreq
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host, read_uptime
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import read_interrupts, read_thread
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import (
+    read_arrivals,
+    read_interrupts,
+    read_thread,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import read_kernels
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import read_services
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import read_thermal
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
 
@@ -48,12 +56,15 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
     host = read_host(root)
     gone, lost = _from_ledger(root) if wishes else ((), ())  # before what could not be read is listed
     threads = ((irq, read_thread(root, irq)) for irq in irqs)
+    interrupts = read_interrupts(root, irqs) if irqs else {}
+    cpus = read_cpus(root)
+    serving = sorted({cpu for one in interrupts.values() for cpu in one.effective or ()})
     return Snapshot(
         host,
         devices,
         tuple(catalogue),
-        read_interrupts(root, irqs) if irqs else {},
-        read_cpus(root),
+        interrupts,
+        cpus,
         read_policies(root),
         read_irqbalance(root),
         wishes,
@@ -64,4 +75,9 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         kernels=read_kernels(root, [module for kind in catalogue for module in kind.modules]),
         gone=gone,
         lost=lost,
+        thermal=read_thermal(root, [cpu.number for cpu in cpus if cpu.online]),
+        devfreq=read_devfreq(root),
+        idle=read_idle(root, serving),
+        services=read_services(root, bool(wishes)),
+        arrived=read_arrivals(root, interrupts),  # last: as much as can be has come by then
     )

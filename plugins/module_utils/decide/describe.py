@@ -10,7 +10,13 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, kind_of
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.expected_gain import (
+    expectation,
+    is_measured,
+    verdict,
+    worth_doing,
+)
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Finding
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.topology import (
     CardPath,
@@ -129,6 +135,8 @@ def report(snapshot: Snapshot) -> Dict[str, Any]:
     return {
         "schema": SCHEMA,
         "verdict": verdict(found),
+        "worth_doing": [plain(deed) for deed in worth_doing(found)],
+        "expected_gain": expectation(found, is_measured(snapshot.cards, snapshot.host.compatible)),
         "host": plain(snapshot.host),
         "tiers": [dict(plain(tier), cpus=format_list(tier.cpus)) for tier in tiers(snapshot.cpus)],
         "cards": cards,

@@ -13,8 +13,11 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, steering
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import KEEP
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.drift import drift, stuck_cpus
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clock_findings import clock_findings
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.conflict_findings import agent_off
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.drift import drift
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.expected_gain import is_measured, weigh
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.interrupt_findings import interrupt_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.pcie_findings import pcie_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
@@ -22,16 +25,19 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
     OK,
     WARNING,
     Finding,
-    worst,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpuidle import Idle
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list, parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu, tiers
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.devfreq import Devfreq
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt, Thread
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, release_key
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import Services
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import Thermal
 
 OWN_POLICY = "/usr/lib/edgenpu-tuning/irqbalance.d"  # what we hand to irqbalance's --policyscript
 
@@ -43,6 +49,8 @@ class Snapshot(NamedTuple):
     THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards. UPTIME_S: seconds since boot.
     KERNELS: from old to new. GONE: (address, vector) of interrupts that were moved during this boot, of cards that are
     not on the bus any more; None if that is not known. LOST: paths of files that keep wishes in force, and are gone.
+    IDLE: sleep states of the CPUs that serve the cards. ARRIVED: counts that the cards'
+    interrupts gained, by CPU, while the host was looked at.
     """
 
     host: Host
@@ -59,6 +67,11 @@ class Snapshot(NamedTuple):
     kernels: Tuple[Kernel, ...] = ()
     gone: Optional[Tuple[affinity.Vector, ...]] = ()
     lost: Tuple[str, ...] = ()
+    thermal: Thermal = Thermal()
+    devfreq: Tuple[Devfreq, ...] = ()
+    idle: Mapping[int, Idle] = {}
+    services: Services = Services()
+    arrived: Mapping[int, Dict[int, int]] = {}
 
     @property
     def cards(self) -> List[PciDevice]:
@@ -222,50 +235,6 @@ def _balancer(snapshot: Snapshot) -> Optional[Finding]:
     return Finding("irqbalance_may_move", WARNING, summary, evidence, remedy, "irq_affinity")
 
 
-def _stuck_cpus(snapshot: Snapshot) -> List[int]:
-    """Return the CPUs that serve interrupts which cannot be moved, where the role governor holds their clock."""
-    if snapshot.wishes.get("governor", {}).get("others", KEEP) != KEEP:
-        return []
-    return stuck_cpus(snapshot)
-
-
-def _clocks(snapshot: Snapshot, fast: Optional[Tuple[int, ...]]) -> List[Finding]:
-    found = []
-    held = None if fast is None else {*fast, *_stuck_cpus(snapshot)}
-    for policy in snapshot.policies:
-        if policy.all_offline or (held is not None and not set(policy.cpus) & held):
-            continue
-        base = "/sys/devices/system/cpu/cpufreq/%s/" % policy.name
-        cpus = format_list(policy.cpus)
-        evidence: Dict[str, Any] = {base + "scaling_governor": policy.governor}
-        if policy.governor != "performance":
-            summary = "%s (CPUs %s) drops its clock between the short calls to the card: governor %s" % (
-                policy.name,
-                cpus,
-                policy.governor,
-            )
-            remedy = (
-                "Something sets it after the agent did (tuned, cpufrequtils, a power profile): switch that off."
-                if "governor" in snapshot.wishes
-                else "Run the role governor: it holds the clock of the fast cores."
-            )
-            found.append(Finding("clock_drops", WARNING, summary, evidence, remedy, "governor"))
-        else:
-            summary = "%s (CPUs %s) holds its clock" % (policy.name, cpus)
-            found.append(Finding("clock_held", OK, summary, evidence, "", "governor"))
-        if policy.max_khz is not None and policy.hw_max_khz is not None and policy.max_khz < policy.hw_max_khz:
-            summary = "%s (CPUs %s) is capped at %d MHz of %d" % (
-                policy.name,
-                cpus,
-                policy.max_khz // 1000,
-                policy.hw_max_khz // 1000,
-            )
-            evidence = {base + "scaling_max_freq": policy.max_khz, base + "cpuinfo_max_freq": policy.hw_max_khz}
-            remedy = "Find who lowered it (a thermal cap, a power profile, a boot script) and raise it again."
-            found.append(Finding("clock_capped", WARNING, summary, evidence, remedy, None))
-    return found
-
-
 def _persistence(snapshot: Snapshot) -> List[Finding]:
     kept = sorted(snapshot.wishes)
     if not snapshot.cards or "irq_affinity" in kept:
@@ -316,9 +285,11 @@ def findings(snapshot: Snapshot) -> List[Finding]:
             found += _interrupts(snapshot, card, fast)
             found.append(_shared(snapshot, card))
     if snapshot.cards:
-        found.append(_balancer(snapshot))
-        found += _clocks(snapshot, fast)
+        balancer = _balancer(snapshot)
+        found += [balancer, *interrupt_findings(snapshot, fast, balancer)]
+        found += clock_findings(snapshot, fast)
         found += _persistence(snapshot)
+        found += agent_off(snapshot.services, snapshot.wishes, snapshot.host.systemd)
         found += _next_kernels(snapshot)
     found += drift(snapshot)
     if snapshot.unread:
@@ -334,15 +305,6 @@ def findings(snapshot: Snapshot) -> List[Finding]:
             )
         )
     order = (CRITICAL, WARNING, INFO, OK)
-    return sorted((one for one in found if one is not None), key=lambda one: order.index(one.severity))
-
-
-def verdict(found: List[Finding]) -> str:
-    """Return one line on the whole host."""
-    gravest = worst(found)
-    todo = [one for one in found if one.severity in (WARNING, CRITICAL)]
-    if gravest == CRITICAL:
-        return "Broken: " + todo[0].summary
-    if todo:
-        return "Not as fast as it can be: %d thing%s to do" % (len(todo), "" if len(todo) == 1 else "s")
-    return "As fast as it can be"
+    measured = is_measured(snapshot.cards, snapshot.host.compatible)
+    ordered = sorted((one for one in found if one is not None), key=lambda one: order.index(one.severity))
+    return weigh(ordered, measured)

@@ -522,3 +522,19 @@ def read_thread(root: Root, irq: int) -> Optional[Thread]:
         found.append(Thread(int(name), comm, allowed, policy, priority))
     # "irq/N-s-name" is the second thread of a handler that was threaded by force
     return min(found, key=lambda thread: (thread.name.startswith(prefix + "s-"), thread.pid)) if found else None
+
+
+def read_arrivals(root: Root, before: Mapping[int, Interrupt]) -> dict[int, dict[int, int]]:
+    """Return the new counts, by interrupt and CPU, since BEFORE was read; nothing of one that is not known any more.
+
+    Few interrupts were counted by /sys/kernel/irq and are compared with /proc/interrupts: in a bundle each file has one
+    content, that of its first reading, and so the two still are two readings there.
+    """
+    counted = {irq: one.counts for irq, one in before.items() if one.counts}
+    text = (root.data("/proc/interrupts") or b"").decode("utf-8", "replace") if counted else ""
+    header, _newline, rows = text.partition("\n")
+    mine = [row for row in rows.split("\n") if row.partition(":")[0].strip() in {str(irq) for irq in counted}]
+    now = parse_proc_interrupts("\n".join([header, *mine]))
+    if now.cpus_assumed:
+        return {}
+    return {irq: growth(counts, counts_by_cpu(now, irq)) for irq, counts in counted.items() if irq in now.lines}

@@ -291,6 +291,7 @@ def diagnose(options: List[str]) -> int:
         print(json.dumps(data, indent=1, sort_keys=True))
     else:
         print(printable(data["verdict"]))
+        tell_deeds(data)
         for one in data["findings"]:
             print(printable("%-8s %s: %s" % (one["severity"], one["id"], one["summary"])))
             for where, value in one["evidence"].items():
@@ -299,6 +300,17 @@ def diagnose(options: List[str]) -> int:
             if one["remedy"]:
                 print(printable("           -> %s" % one["remedy"]))
     return 1 if too_grave(data["findings"], option(options, "--fail-severity") or "critical") else 0
+
+
+def tell_deeds(data: Any) -> None:
+    """Print what is worth doing, that which gains most first."""
+    told = data["expected_gain"]["text"]
+    if data["worth_doing"]:
+        print(printable("to gain    %s" % told))
+    for number, deed in enumerate(data["worth_doing"], 1):
+        print(printable("%9d. %s (%s)" % (number, deed["what"], ", ".join(deed["findings"]))))
+        if deed["expected_gain"] not in (None, told):
+            print(printable("           to gain: %s" % deed["expected_gain"]))
 
 
 def write_bundle(recorder: Any, kinds: Any, path: str) -> None:
@@ -358,6 +370,7 @@ def status(options: List[str]) -> int:
         )
     print("kept       %s" % (", ".join(data["kept"]) or "nothing: a reboot or a driver reload loses the tuning"))
     print("verdict    %s" % data["verdict"])
+    tell_deeds(data)
     return 0
 
 

@@ -86,3 +86,36 @@ def test_dead_card(tree: Tree) -> None:
     lines = summary(tree)
     assert "  link       could not be read" in lines
     assert [line for line in lines if "0000:03:00.0 is dead" in line and line.startswith("  left to you (critical)")]
+
+
+def test_what_is_worth_doing_by_what_it_gains(tree: Tree) -> None:
+    board = hosts.Board(tree)
+    tree.file("/proc/device-tree/compatible", b"friendlyelec,cm3588-nas\0rockchip,rk3588\0")
+    board.irqbalance()
+    lines = summary(tree)
+    at = lines.index("  verdict    Not as fast as it can be: 2 things to do")
+    gain = "interrupt and clocks together: LLM decode 1.2 to 2 times as fast, single inferences "
+    assert lines[at + 1].startswith("  to gain    " + gain)
+    assert [line for line in lines[at:] if line.startswith("  left to you")] == [
+        (
+            "  left to you (warning) interrupt 38 of 0003:31:00.0 is served by CPU 0; the fastest are 4-7; irqbalance "
+            "runs and may move the card's interrupt at its next pass; nothing on this host keeps the card's interrupt "
+            "in place: a driver reload or a reboot loses it"
+        ),
+        (
+            "  left to you (warning) policy4 (CPUs 4-5) drops its clock between the short calls to the card: governor "
+            "schedutil; policy6 (CPUs 6-7) drops its clock between the short calls to the card: governor schedutil"
+        ),
+    ]
+    assert not [line for line in lines if "to gain:" in line], "what stands above is not said again"
+
+
+def test_what_gains_nothing_now_says_so(tree: Tree) -> None:
+    board = hosts.Board(tree)
+    board.irq(38, "4", "4")
+    for first in (4, 6):
+        tree.files("/sys/devices/system/cpu/cpufreq/policy%d" % first, {"scaling_governor": "performance"})
+    lines = summary(tree)
+    at = lines.index("  verdict    As fast as it can be, but 1 thing to do")
+    assert lines[at + 1] == "  to gain    none from interrupts and clocks: they are in order, or as wished"
+    assert lines[at + 4] == "             to gain: none now; without it what has been gained is lost again"

@@ -207,6 +207,42 @@ class TestSameReport:
                 del one["host"]["boot_id"], one["irqbalance"]["drop_ins"]
             assert again == told
 
+    def test_heat_sleep_other_clocks_services_and_movement(self, board: hosts.Board, outside: pathlib.Path) -> None:
+        board.wishes("governor", {})
+        tree = board.tree
+        heat = "/sys/devices/virtual/thermal/"
+        tree.files(heat + "cooling_device0", {"type": "cpufreq-cpu4", "cur_state": "3", "max_state": "8"})
+        trip = {"trip_point_0_type": "passive", "trip_point_0_temp": "75000"}
+        tree.files(heat + "thermal_zone0", dict(trip, type="bigcore0-thermal", temp="76000"))
+        tree.link(heat + "thermal_zone0/cdev0", "../cooling_device0")
+        for name in ("cooling_device0", "thermal_zone0"):
+            tree.link("/sys/class/thermal/" + name, "../../devices/virtual/thermal/" + name)
+        tree.files("/sys/devices/system/cpu/cpu0/cpuidle/state1", {"name": "x", "latency": "220", "disable": "0"})
+        tree.file("/proc/device-tree/compatible", b"rockchip,rk3588\0")
+        tree.files("/sys/class/devfreq/dmc", {"governor": "dmc_ondemand", "cur_freq": "1"})
+        tree.file("/usr/lib/systemd/system/cpufrequtils.service")
+        tree.link(
+            "/etc/systemd/system/multi-user.target.wants/cpufrequtils.service",
+            "/usr/lib/systemd/system/cpufrequtils.service",
+        )
+        tree.files("/sys/devices/system/cpu", {"possible": "0-7"})
+        tree.files("/sys/kernel/irq/38", {"per_cpu_count": "5,0,0,0,0,0,0,0"})
+        columns = " ".join("CPU%d" % cpu for cpu in range(8))
+        tree.file("/proc/interrupts", "  %s\n 38: 6 0 0 0 9 0 0 0 ITS-MSI 0 Edge MSI\n" % columns)
+        told, made = taken_of(board)
+        staged = {
+            "host_throttled",
+            "idle_states_deep",
+            "devfreq_drops",
+            "clock_conflict",
+            "agent_off",
+            "interrupt_moving",
+        }
+        assert staged <= {one["id"] for one in told["findings"]}
+        again = replayed(outside, made.data)
+        for name in ("verdict", "worth_doing", "expected_gain", "findings"):
+            assert again[name] == told[name]
+
     def test_refused_is_refused_again(
         self, board: hosts.Board, outside: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

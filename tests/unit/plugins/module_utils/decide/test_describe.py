@@ -30,7 +30,7 @@ def test_cm3588(tree: Tree) -> None:
     hosts.Board(tree)
     data = report(tree)
     assert data["schema"] == 1
-    assert data["verdict"] == "Not as fast as it can be: 4 things to do"
+    assert data["verdict"] == "Not as fast as it can be: 2 things to do"
     assert (data["host"]["model"], data["host"]["kernel"]) == ("FriendlyElec CM3588 NAS", "6.1.57")
     assert data["tiers"] == [
         {"cpus": "0-3", "basis": "capacity", "value": 414},
@@ -66,7 +66,12 @@ def test_cm3588(tree: Tree) -> None:
         "not_kept",
         "link_at_limit",
     }
-    assert set(data["findings"][0]) == {"id", "severity", "summary", "evidence", "remedy", "role"}
+    assert set(data["findings"][0]) == {"id", "severity", "summary", "evidence", "remedy", "role", "expected_gain"}
+    assert [deed["findings"] for deed in data["worth_doing"]] == [
+        ["interrupt_on_slow_core", "not_kept"],
+        ["clock_drops"],
+    ]
+    assert data["expected_gain"]["text"] == data["worth_doing"][0]["expected_gain"]
 
 
 def test_kept_wishes_are_named(tree: Tree) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, CardKind
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.expected_gain import verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
     INFO,
@@ -19,7 +20,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
     SEVERITIES,
     WARNING,
     Finding,
-    worst,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host
@@ -103,7 +103,7 @@ def test_untuned_host() -> None:
         "clock_drops",
         "not_kept",
     ]
-    assert verdict(findings(untuned)) == "Not as fast as it can be: 4 things to do"
+    assert verdict(findings(untuned)) == "Not as fast as it can be: 2 things to do"
 
 
 class Case(NamedTuple):
@@ -625,20 +625,21 @@ class TestClocks:
 
 class TestVerdict:
     @staticmethod
-    def finding(severity: str, summary: str = "it burns") -> Finding:
-        return Finding("x", severity, summary, {}, "", None)
+    def finding(severity: str, summary: str = "it burns", name: str = "x") -> Finding:
+        return Finding(name, severity, summary, {}, "", None)
 
     def test_broken(self) -> None:
-        lines = [self.finding(CRITICAL), self.finding(WARNING, "later")]
+        lines = [self.finding(WARNING, "later"), self.finding(CRITICAL)]
         assert verdict(lines) == "Broken: it burns"
-        assert worst(lines) == CRITICAL
 
-    def test_one_thing(self) -> None:
-        assert verdict([self.finding(WARNING), self.finding(OK)]) == "Not as fast as it can be: 1 thing to do"
+    @pytest.mark.parametrize("name", ["card_unbound", "clock_drops", "link_degraded", "mrrs_unusual"])
+    def test_one_thing(self, name: str) -> None:
+        slow = self.finding(WARNING, name=name)
+        assert verdict([slow, self.finding(OK)]) == "Not as fast as it can be: 1 thing to do"
+
+    def test_what_costs_no_speed(self) -> None:
+        assert verdict([self.finding(WARNING), self.finding(OK)]) == "As fast as it can be, but 1 thing to do"
 
     @pytest.mark.parametrize("severity", [OK, INFO])
     def test_fine(self, severity: str) -> None:
         assert verdict([self.finding(severity)]) == verdict([]) == "As fast as it can be"
-
-    def test_worst_of_nothing(self) -> None:
-        assert worst([]) == OK
