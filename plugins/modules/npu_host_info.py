@@ -12,8 +12,10 @@ module: npu_host_info
 short_description: Diagnose a host with NPU cards
 version_added: 0.1.0
 description:
-  - Reads PCIe links, interrupts, CPUs, clocks, heat and irqbalance in one pass and returns findings, each with its
-    evidence and its remedy. Changes nothing, runs no command, wakes no card.
+  - Reads PCIe links, interrupts, CPUs, clocks, heat, irqbalance, the driver and its package in one pass and returns
+    findings, each with its evidence and its remedy. Changes nothing, wakes and resets no card.
+  - Where the host has a card of Axera's AXCL, the kernel log (C(dmesg)) and the card's own tool (C(axcl-smi)) are
+    asked, too, each within a time limit; the tool one call at a time, and only if every such card is awake and alive.
 extends_documentation_fragment:
   - edgenpu.tuning.reader
   - edgenpu.tuning.devices
@@ -263,9 +265,10 @@ def packed(module: AnsibleModule, root: Root, kinds: Sequence[CardKind]) -> Dict
     if isinstance(root, CapturedRoot):
         module.fail_json(msg="bundle: %s is a bundle already; leave root at /" % module.params["root"])
     recorder = Recorder(root.path)
-    told = report(look(recorder, kinds))
+    run = limited(module) if root.is_live else None
+    told = report(look(recorder, kinds, run))
     taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    made = bundle(recorder, kinds, limited(module) if root.is_live else None, taken)
+    made = bundle(recorder, kinds, run, taken)
     return {
         "report": told,
         "bundle": base64.b64encode(made.data).decode("ascii"),
@@ -290,7 +293,7 @@ def main() -> None:
             module.exit_json(changed=False, **packed(module, root, catalogue))
     except WishError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, report=report(look(root, catalogue)))
+    module.exit_json(changed=False, report=report(look(root, catalogue, limited(module) if root.is_live else None)))
 
 
 if __name__ == "__main__":

@@ -68,9 +68,10 @@ EXTRAS = (
     "/var/lib/edgenpu-tuning/ledger.json",
 )
 _MOST_NAMES = 2048  # of one directory
-# (file in the bundle, command, what of its output is kept)
+# (file in the bundle, command, what of its output is kept); without a command only what the diagnosis has asked for
 _LOGS: Tuple[Tuple[str, Tuple[str, ...], Callable[[str], str]], ...] = (
     ("kernel.txt", ("dmesg",), kernel_lines),
+    ("axcl-smi.txt", (), str),
     (
         "edgenpu-tuning.txt",
         ("journalctl", "--unit=edgenpu-tuning*", "--output=short-monotonic", "--no-hostname", "-n500", "--no-pager"),
@@ -101,15 +102,21 @@ def _read(root: Root, pattern: str) -> None:
         root.data("%s/%s/%s" % (before, name, after))
 
 
-def _logs(run: Commands) -> Tuple[Dict[str, bytes], Dict[str, str]]:
-    """Return what the logs hold, by file, and what became of each."""
+def _logs(run: Commands, printed: Dict[str, str]) -> Tuple[Dict[str, bytes], Dict[str, str]]:
+    """Return what the logs hold, by file, and what became of each. PRINTED: what was asked for already."""
     contents: Dict[str, bytes] = {}
     fates: Dict[str, str] = {}
     for name, argv, keep in _LOGS:
-        status, output = run(argv, _LOG_LIMIT_S)
-        if status != 0:
-            fates[name] = "%s ended with %d: %s" % (argv[0], status, output.strip()[:200])
+        if name in printed:
+            output = printed[name]
+        elif not argv:
+            fates[name] = "not asked: no card that is awake and alive, or its driver is not ready"
             continue
+        else:
+            status, output = run(argv, _LOG_LIMIT_S)
+            if status != 0:
+                fates[name] = "%s ended with %d: %s" % (argv[0], status, output.strip()[:200])
+                continue
         text = keep(output)[-_LOG_CHARACTERS:]
         contents["logs/" + name] = text.encode("utf-8", "replace")
         fates[name] = "%d lines" % text.count("\n")
@@ -180,7 +187,7 @@ def bundle(recorder: Recorder, kinds: Sequence[CardKind], run: Optional[Commands
     if recorder.is_live:
         captured.files.setdefault(ARCHITECTURE, os.uname().machine.encode("ascii") + b"\n")
         captured.missing.discard(ARCHITECTURE)
-    logs, fates = _logs(run) if run is not None else ({}, {})
+    logs, fates = _logs(run, recorder.printed) if run is not None else ({}, {})
     live = Root(recorder.path)
     # A second reading some moments after the first one: counts tell by their difference where interrupts go now.
     for path in ("/proc/interrupts", "/proc/uptime"):

@@ -2,17 +2,17 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Everything that a diagnosis rests on, read in one pass. Reads only."""
+"""Everything that a diagnosis rests on, read in one pass. Reads only, and wakes no card."""
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import boot_id, gone_vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import Vector, vectors
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import AX650N, CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import read_policies
@@ -27,11 +27,14 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts 
     read_thread,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import read_kernels
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, read_kernels
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, read_devices
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import read_services
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import read_thermal
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
+
+Commands = Callable[[Sequence[str], float], Tuple[int, str]]
+ASLEEP = ("D3hot", "D3cold")
 
 
 def _from_ledger(root: Root) -> Tuple[Optional[Tuple[Vector, ...]], Tuple[str, ...]]:
@@ -48,9 +51,47 @@ def _from_ledger(root: Root) -> Tuple[Optional[Tuple[Vector, ...]], Tuple[str, .
     return tuple(gone_vectors(root, ledger, boot_id(root))), tuple(path for path in ours if not root.exists(path))
 
 
-def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
-    """Return the state of the host (or captured tree) at ROOT."""
+class _Ran(NamedTuple):
+    """What a command came to."""
+
+    status: int
+    output: str
+
+
+def _axcl(root: Root, cards_: Sequence[PciDevice], kernels: Sequence[Kernel], run: Optional[Commands], up: Any) -> Any:
+    """Return what belongs to AXCL cards. Their tool is asked only where all of them are awake and alive.
+
+    A card that sleeps would be woken, and for a dead one the tool waits the better part of a minute.
+    """
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.kernel_log import Situation, dead_cards
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import axcl_host
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import PCI_DRIVER
+
+    bdfs = [card.bdf for card in cards_]
+    runner = None if run is None else (lambda argv, limit_s: _Ran(*run(argv, limit_s)))
+    seen = axcl_host.read_axcl_host(root, kernels, bdfs)
+    events = axcl_host.read_events(root, runner)
+    well = all(card.alive and card.driver == PCI_DRIVER and card.power_state not in ASLEEP for card in cards_)
+    table = None
+    if well and not dead_cards(events, Situation(bdfs, frozenset(), up)):
+        table = axcl_host.read_answer(root, runner, seen.driver, len(bdfs))
+    return seen._replace(events=events, table=table)
+
+
+def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Commands] = None) -> Snapshot:
+    """Return the state of the host (or captured tree) at ROOT.
+
+    RUN is given for the live system where commands may be run: the kernel log and the cards' own tool are asked then.
+    """
     devices = read_devices(root)
+    mine = [card for card in cards(devices, catalogue) if (card.vendor, card.device) == AX650N]
+    modules: List[str] = [module for kind in catalogue for module in kind.modules]
+    if mine:
+        from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import MODULES
+
+        modules += MODULES
+    kernels, uptime_s = read_kernels(root, modules), read_uptime(root)
+    axcl = _axcl(root, mine, kernels, run, uptime_s) if mine else None
     irqs = [irq for card in cards(devices, catalogue) for irq in vectors(card)]
     wishes, _problems = read_wishes(root)
     host = read_host(root)
@@ -71,8 +112,9 @@ def look(root: Root, catalogue: Sequence[CardKind]) -> Snapshot:
         # EBUSY is an answer: all CPUs of that cpufreq policy are offline.
         tuple(sorted({(path, code) for path, code in root.unread if code != "EBUSY"})),
         tuple((irq, thread) for irq, thread in threads if thread is not None),
-        uptime_s=read_uptime(root),
-        kernels=read_kernels(root, [module for kind in catalogue for module in kind.modules]),
+        uptime_s=uptime_s,
+        kernels=kernels,
+        axcl=axcl,
         gone=gone,
         lost=lost,
         thermal=read_thermal(root, [cpu.number for cpu in cpus if cpu.online]),

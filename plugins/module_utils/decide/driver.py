@@ -42,7 +42,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     names_nodes,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, release_key, version_of
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import Package
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import Package, number_of
 
 UNIT_NAME = "edgenpu-axcl-load.service"
 UNIT = "/etc/systemd/system/" + UNIT_NAME
@@ -187,11 +187,6 @@ def wrong_wishes(wishes: DriverWishes) -> Optional[str]:
     if not 10 <= wishes.load_timeout_s <= 3600:
         return "load_timeout: %d s is no limit for one card; write 10 to 3600" % wishes.load_timeout_s
     return None
-
-
-def number_of(version: Optional[str]) -> Optional[Tuple[int, ...]]:
-    """Return a version's numbers; None for unknown."""
-    return None if version is None else tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def drivers_of(state: DriverState) -> List[Package]:
@@ -493,7 +488,7 @@ def nodes_step(state: DriverState, wishes: DriverWishes) -> List[Step]:
     wrong = [
         node
         for node in state.driver.nodes
-        if node.mode != "0660" or (not node.group.isdigit() and node.group != wishes.group)
+        if node.mode != "0660" or (node.group is not None and not node.group.isdigit() and node.group != wishes.group)
     ]
     if not wrong:
         return []

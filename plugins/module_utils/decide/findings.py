@@ -9,10 +9,10 @@ A finding is no alarm by habit: what cannot be told apart from a healthy host at
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, steering
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, cards
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import AX650N, CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clock_findings import clock_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.conflict_findings import agent_off
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.drift import drift
@@ -39,6 +39,9 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import Services
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import Thermal
 
+if TYPE_CHECKING:
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl_host import AxclHost
+
 OWN_POLICY = "/usr/lib/edgenpu-tuning/irqbalance.d"  # what we hand to irqbalance's --policyscript
 
 
@@ -49,8 +52,8 @@ class Snapshot(NamedTuple):
     THREADS: (interrupt, its kernel thread) of threaded interrupts of the cards. UPTIME_S: seconds since boot.
     KERNELS: from old to new. GONE: (address, vector) of interrupts that were moved during this boot, of cards that are
     not on the bus any more; None if that is not known. LOST: paths of files that keep wishes in force, and are gone.
-    IDLE: sleep states of the CPUs that serve the cards. ARRIVED: counts that the cards'
-    interrupts gained, by CPU, while the host was looked at.
+    IDLE: sleep states of the CPUs that serve the cards. ARRIVED: counts that the cards' interrupts gained, by CPU,
+    while the host was looked at. AXCL: what belongs to an AXCL card; None where there is none.
     """
 
     host: Host
@@ -72,6 +75,7 @@ class Snapshot(NamedTuple):
     idle: Mapping[int, Idle] = {}
     services: Services = Services()
     arrived: Mapping[int, Dict[int, int]] = {}
+    axcl: Optional[AxclHost] = None
 
     @property
     def cards(self) -> List[PciDevice]:
@@ -275,6 +279,23 @@ def _next_kernels(snapshot: Snapshot) -> List[Finding]:
     return found
 
 
+def _axcl(snapshot: Snapshot) -> List[Finding]:
+    """What belongs to AXCL cards alone. Other hosts need none of its code, which is half of all."""
+    axcl = snapshot.axcl
+    if axcl is None:
+        return []
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import driver_findings as driver
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.host_findings import host_findings
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.kernel_log import Situation, log_findings
+
+    mine = [card for card in snapshot.cards if (card.vendor, card.device) == AX650N]
+    situation = Situation([card.bdf for card in mine], driver.working_cards(axcl.table), snapshot.uptime_s)
+    found = driver.driver_findings(axcl, snapshot.kernels, mine)
+    found += log_findings(axcl.events, situation)
+    found += host_findings(snapshot.host, axcl, snapshot.kernels, driver.driver_sdk(axcl, snapshot.kernels))
+    return found
+
+
 def findings(snapshot: Snapshot) -> List[Finding]:
     """Return all findings on a host, gravest first."""
     found: List[Optional[Finding]] = []
@@ -291,6 +312,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
         found += _persistence(snapshot)
         found += agent_off(snapshot.services, snapshot.wishes, snapshot.host.systemd)
         found += _next_kernels(snapshot)
+        found += _axcl(snapshot)
     found += drift(snapshot)
     if snapshot.unread:
         evidence = dict(snapshot.unread)

@@ -14,6 +14,8 @@ import json
 import re
 from typing import Any, Callable, Dict, Iterable, List, Match, Optional, Pattern, Set, Tuple
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import may_tell
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import is_driver_package
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.identity import Identity
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import decode_config
 
@@ -61,6 +63,7 @@ _KINDS = {
     "ipv6": "IP address",
     "host": "host name",
     "serial": "serial number",
+    "labelled": "serial number",
     "user": "user name",
     "home": "user name",
     "secret": "password or key",
@@ -77,6 +80,11 @@ _ANYWHERE = (
 _SECRET = (
     rb"(?<![\w.-])[\w.-]{0,40}?(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|credential|private[_-]?key|psk|ssid)"
     rb"[\w.-]{0,40}[\"']?[ \t]*[=:][ \t]*(?P<secret>\"[^\"\n]*\"?|'[^'\n]*'?|[^\s,;\"']+)"
+)
+# "serial S5GXNX0R123456", "S/N: X1", "SerialNumber: 0123456"; a serial port's number has no such form.
+_LABELLED = (
+    rb"(?<![\w./-])(?:serial(?:[ _-]?(?:number|num|no)\.?)?(?:[ \t]*[=:#][ \t]*|[ \t]+)|s/n[ \t]*[=:#]?[ \t]*)"
+    rb"(?P<labelled>(?=[\w-]*\d)[\w-]{5,})(?![\w./-]*[/:])"
 )
 _LOGIN = rb"(?<=://)(?P<login>[^/\s:@]+:[^/\s@]+)(?=@)"
 _MAIL = (
@@ -106,7 +114,11 @@ _NOT_THE_LOG = re.compile(r"command line|usb |\busb\d", re.IGNORECASE)  # the co
 
 def kernel_lines(log: str, most: int = 4000) -> str:
     """Return the lines of a kernel log that matter to PCI devices, interrupts and clocks; the last MOST of them."""
-    lines = [line for line in log.splitlines() if _KERNEL_LOG.search(line) and not _NOT_THE_LOG.search(line)]
+    lines = [
+        line
+        for line in log.splitlines()
+        if (_KERNEL_LOG.search(line) or may_tell(line)) and not _NOT_THE_LOG.search(line)
+    ]
     return "".join(line + "\n" for line in lines[-most:])
 
 
@@ -153,7 +165,7 @@ class Scrubber:
                 listed = b"|".join(re.escape(value.encode("utf-8", "surrogateescape")) for value in longest_first)
                 known.append(b"(?<![0-9a-z])(?P<%s>%s)(?![0-9a-z])" % (kind.encode(), listed))
         self._kernel = self._compiled([*_ANYWHERE, *known])
-        self._prose = self._compiled([_SECRET, _LOGIN, *_ANYWHERE, *known, _MAIL, _HOME, _IPV4, _IPV6])
+        self._prose = self._compiled([_SECRET, _LABELLED, _LOGIN, *_ANYWHERE, *known, _MAIL, _HOME, _IPV4, _IPV6])
 
     @staticmethod
     def _compiled(rules: List[bytes]) -> Pattern[bytes]:
@@ -181,7 +193,7 @@ class Scrubber:
             for done, end in enumerate(ends):
                 digits = digits[: end + done] + between + digits[end + done :]
             return digits
-        if rule == "serial":
+        if rule in ("serial", "labelled"):
             if re.fullmatch(b"[0-9a-f:-]+", value, re.IGNORECASE):
                 return b"%0*x" % (len(bare), self._number(kind, bare))
             return b"serial-%d" % self._number(kind, value)
@@ -239,6 +251,8 @@ class Scrubber:
             special = self._cpuinfo
         elif path == "/proc/version":
             special = self._version
+        elif path == "/var/lib/dpkg/status":
+            special = self._packages
         elif path == "/proc/modules":
             special = self._modules
         elif path.endswith("/ledger.json"):
@@ -297,6 +311,17 @@ class Scrubber:
 
     def _modules(self, data: bytes) -> bytes:
         return re.sub(rb"0x[0-9a-f]{8,16}", lambda match: b"0x" + b"0" * (len(match.group()) - 2), data)
+
+    def _packages(self, data: bytes) -> bytes:
+        """Keep the state of the driver's packages; what else is installed is the user's business."""
+        kept = []
+        for stanza in data.decode("utf-8", "replace").split("\n\n"):
+            lines = [line for line in stanza.splitlines() if re.match("(?:Package|Status|Version|Architecture):", line)]
+            if lines and lines[0].startswith("Package:") and is_driver_package(lines[0][8:].strip()):
+                kept.append("".join(line + "\n" for line in lines))
+            else:
+                self._count("package", 1 if lines else 0)
+        return "\n".join(kept).encode("utf-8")
 
     def _ledger(self, data: bytes) -> bytes:
         """Keep what was recorded of values; of files that stood there before, only that there were some."""

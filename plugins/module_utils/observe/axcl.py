@@ -19,7 +19,7 @@ import os
 import pwd
 import re
 import stat
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, cast
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 
@@ -39,6 +39,24 @@ LOCK_WAIT_S = 70  # the longest that another call of ours can take
 RETRIES, RETRY_S = 5, 2  # while somebody else's call is under way
 
 MOST_LEFTOVERS = 20
+
+
+class _Pattern:
+    """A regular expression that is compiled when it is first used."""
+
+    def __init__(self, text: str, flags: int) -> None:
+        self._text, self._flags = text, flags
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(re.compile(self._text, self._flags), name)
+
+
+def _lazy(text: str, flags: int = 0) -> re.Pattern[str]:
+    """Return a regular expression. A diagnosis needs few of the many here, and to compile all costs more than it does.
+
+    The module `re` keeps what it has compiled.
+    """
+    return cast("re.Pattern[str]", _Pattern(text, flags))
 
 
 class Ran(Protocol):
@@ -178,12 +196,15 @@ class Module(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A device node of the driver. ``mode`` is octal, "0666"; owner and group are names, or numbers without one."""
+    """A device node of the driver. ``mode`` is octal, "0666"; owner and group are names, or numbers without one.
+
+    A bundle does not tell whose it was: owner and group are None.
+    """
 
     path: str
     mode: str
-    owner: str
-    group: str
+    owner: Optional[str]
+    group: Optional[str]
 
 
 class Driver(NamedTuple):
@@ -213,13 +234,11 @@ class Event(NamedTuple):
 # ---- cleaning -------------------------------------------------------------------------------------------------------
 
 # Colours also without their escape character, which copying from a terminal loses.
-_ANSI = re.compile(
-    r"(?:\x1b|\^\[)?\[\d{1,2}(?:;\d{1,2}){0,4}m|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)"
-)
-_RUNTIME_LINE = re.compile(
+_ANSI = _lazy(r"(?:\x1b|\^\[)?\[\d{1,2}(?:;\d{1,2}){0,4}m|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)")
+_RUNTIME_LINE = _lazy(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\]\[\d+\]\[[A-Z]\]\[[^\]\n]*\]\[[^\]\n]*\]\[ *\d+\]: ?[^\n]*(?:\n|$)"
 )
-_TOOL_LINE = re.compile(r"\[\d\d-\d\d \d\d:\d\d:\d\d:\d{3}\]\[[A-Z]\]\[smi\]\[[^\]\n]*\]\[ *\d+\]: ?[^\n]*(?:\n|$)")
+_TOOL_LINE = _lazy(r"\[\d\d-\d\d \d\d:\d\d:\d\d:\d{3}\]\[[A-Z]\]\[smi\]\[[^\]\n]*\]\[ *\d+\]: ?[^\n]*(?:\n|$)")
 
 
 def clean(text: str) -> Tuple[str, Tuple[str, ...]]:
@@ -321,7 +340,7 @@ _MEANING: Dict[str, Tuple[str, str]] = {
     "axcl_error": ("the AXCL library reports an error", "See the kernel log and /tmp/axcl/axcl_logs.txt."),
 }
 _SAID: Tuple[Tuple[str, re.Pattern[str]], ...] = tuple(
-    (name, re.compile(pattern))
+    (name, _lazy(pattern))
     for name, pattern in (
         ("already_running", r"axcl-smi is already running"),
         ("no_permission", r"open \S+ fail, errno: 13\b"),
@@ -337,12 +356,12 @@ _SAID: Tuple[Tuple[str, re.Pattern[str]], ...] = tuple(
         ("bad_frequency", r"Could not find key '[^']*' in map for arg 'MHz'"),
     )
 )
-_INDEX = re.compile(
+_INDEX = _lazy(
     r"device index \d+ is out of connected devices number (\d+)|"
     r"Specified device index\{\d+\} is out of range\{total (\d+)\}"
 )
 # The runtime's module is 0, its devices are sub-module 1; the low byte says what happened.
-_CODE = re.compile(r"0x(8[0-9a-f]{7})\b", re.I)
+_CODE = _lazy(r"0x(8[0-9a-f]{7})\b", re.I)
 _CODES = {
     0x8030010B: ("no_driver", ("no_driver", "no_permission")),
     0x80300181: ("no_card", ("no_card",)),
@@ -417,24 +436,24 @@ def find_problems(text: str) -> Tuple[Problem, ...]:
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 _DATE = r"([A-Z][a-z]{2} [ \d]\d \d{4} [\d:]{8})"
-_VERSION = re.compile(r"AXCL[-_]SMI\s+V(\d+\.\d+\.\d+)(?:_(\d{8,14}))?(?:\s+BUILD: %s)?" % _DATE)
+_VERSION = _lazy(r"AXCL[-_]SMI\s+V(\d+\.\d+\.\d+)(?:_(\d{8,14}))?(?:\s+BUILD: %s)?" % _DATE)
 # The unit belongs to it: a number that a call has been stopped in the middle of is none.
 _MIB = r"(?:\d+\s*MiB|--(?:\s*MiB)?)"
 _USAGE_CELL = r"\s*(%s\s*/\s*%s)[^\S\n]*(?:\||$)" % (_MIB, _MIB)
-_ROW = re.compile(
+_ROW = _lazy(
     r"(?:^|\|)([^|]{3,200}?)\|\s*(--|[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7])\s*\|" + _USAGE_CELL, re.M
 )
-_SECOND_ROW = re.compile(r"[\s|]*([^|]{5,200}?)\|([^|]{2,60})\|" + _USAGE_CELL, re.M)
-_STATE = re.compile(r"(\S+)\s+(-?\d+\s*C|--)\s+(\S+(?:\s*W)?)\s*/\s*(\S+(?:\s*W)?)\s*")
-_LOAD = re.compile(r"\s*(\d+\s*%|--)\s+(\d+\s*%|--)\s*")
-_USAGE = re.compile(r"(\d+|--)[^/]*/\s*(\d+|--)")
-_PROCESS = re.compile(r"^\s*\|?\s*(\d+)\s+(\d+)\s+(\S.*?)\s+(\d+)\s*KiB\s*\|?\s*$", re.M)
-_FRAME = re.compile(
+_SECOND_ROW = _lazy(r"[\s|]*([^|]{5,200}?)\|([^|]{2,60})\|" + _USAGE_CELL, re.M)
+_STATE = _lazy(r"(\S+)\s+(-?\d+\s*C|--)\s+(\S+(?:\s*W)?)\s*/\s*(\S+(?:\s*W)?)\s*")
+_LOAD = _lazy(r"\s*(\d+\s*%|--)\s+(\d+\s*%|--)\s*")
+_USAGE = _lazy(r"(\d+|--)[^/]*/\s*(\d+|--)")
+_PROCESS = _lazy(r"^\s*\|?\s*(\d+)\s+(\d+)\s+(\S.*?)\s+(\d+)\s*KiB\s*\|?\s*$", re.M)
+_FRAME = _lazy(
     r"[-+=|\s]*|\|?\s*AXCL[-_]SMI\s+V\S+\s+Driver\s.*|\|?\s*Card\s+Name\s+Firmware\b.*|\|?\s*Fan\s+Temp\b.*"
     r"|\|?\s*Processes:[\s|]*|\|?\s*Card\s+PID\s+Process Name\b.*"
 )
 _NAME_WIDTH = 66  # to which the tool cuts a process' name
-_NEXT_GENERATION = re.compile(r"^Card\s+Chip\s+Pwr\(W\)|^\s*NPU0\s+: |^\s*Current Speed\(GT/s\)\s+: ", re.M)
+_NEXT_GENERATION = _lazy(r"^Card\s+Chip\s+Pwr\(W\)|^\s*NPU0\s+: |^\s*Current Speed\(GT/s\)\s+: ", re.M)
 
 
 def parse_version(text: str) -> Optional[Version]:
@@ -542,8 +561,8 @@ def parse_table(text: str) -> Table:
 
 # ---- one card in detail ---------------------------------------------------------------------------------------------
 
-_PAIR = re.compile(r"\s*(\S.*?)\s*:\s*(.*?)\s*")
-_KIB = re.compile(r"(\d+)\s*(?:kb|kib)?", re.I)
+_PAIR = _lazy(r"\s*(\S.*?)\s*:\s*(.*?)\s*")
+_KIB = _lazy(r"(\d+)\s*(?:kb|kib)?", re.I)
 _INFO_LABELS = {
     "Device ID",
     "temperature",
@@ -617,9 +636,9 @@ def _float(text: str) -> Optional[float]:
         return None
 
 
-_CARD_VERSION = re.compile(r"\[Axera version\]: \S+ V(\d+\.\d+\.\d+)(?:_(\d{8,14}))?(?: %s)?" % _DATE)
-_CMM_BLOCK = re.compile(r'\|-Block: .*?length=(\d+)KB\(\d+MB\),\s*name="([^"\n]*)"')
-_CMM_TOTAL = re.compile(r"total size=(\d+)KB\([^)]*\),\s*used=(\d+)KB\([^)]*\),\s*remain=(\d+)KB\(")
+_CARD_VERSION = _lazy(r"\[Axera version\]: \S+ V(\d+\.\d+\.\d+)(?:_(\d{8,14}))?(?: %s)?" % _DATE)
+_CMM_BLOCK = _lazy(r'\|-Block: .*?length=(\d+)KB\(\d+MB\),\s*name="([^"\n]*)"')
+_CMM_TOTAL = _lazy(r"total size=(\d+)KB\([^)]*\),\s*used=(\d+)KB\([^)]*\),\s*remain=(\d+)KB\(")
 
 
 def parse_card_version(text: str) -> Optional[Version]:
@@ -670,6 +689,15 @@ def parse_modules(text: str) -> Tuple[Module, ...]:
     return tuple(reversed(loaded))
 
 
+def parse_open_count(text: str, module: str = LAST_MODULE) -> Optional[int]:
+    """Return how often MODULE is in use in /proc/modules, other modules' use left out; None if it is not loaded."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 3 and words[0] == module and words[2].isdigit():
+            return int(words[2]) - len([name for name in words[3].split(",") if name not in ("", "-")])
+    return None
+
+
 def _owner(number: int, look_up: Callable[[int], Sequence[object]]) -> str:
     try:
         return str(look_up(number)[0])
@@ -680,12 +708,13 @@ def _owner(number: int, look_up: Callable[[int], Sequence[object]]) -> str:
 def read_node(root: Root, path: str) -> Optional[Node]:
     """Return a device node; None if it is not there, or is none."""
     real = root.real(path)
-    if real is None:
+    bits = None if real is None else root.mode(path)
+    if real is None or bits is None:
         return None
     try:
         found = os.stat(os.path.join(root.path, real.lstrip("/")))
     except OSError:
-        return None
+        return None if root.is_live else Node(path, "%04o" % bits, None, None)
     if not stat.S_ISCHR(found.st_mode) and root.is_live:
         return None
     mode = "%04o" % stat.S_IMODE(found.st_mode)
@@ -694,10 +723,15 @@ def read_node(root: Root, path: str) -> Optional[Node]:
     return Node(path, mode, _owner(found.st_uid, pwd.getpwuid), _owner(found.st_gid, grp.getgrgid))
 
 
+def read_nodes(root: Root) -> Tuple[Node, ...]:
+    """Return the driver's device nodes."""
+    nodes = (read_node(root, path) for path in NODES)
+    return tuple(node for node in nodes if node is not None)
+
+
 def read_driver(root: Root) -> Driver:
     """Return the driver's modules and device nodes."""
-    nodes = (read_node(root, path) for path in NODES)
-    return Driver(parse_modules(root.text("/proc/modules") or ""), tuple(node for node in nodes if node is not None))
+    return Driver(parse_modules(root.text("/proc/modules") or ""), read_nodes(root))
 
 
 def driver_problem(driver: Driver) -> Optional[Problem]:
@@ -719,6 +753,7 @@ def driver_problem(driver: Driver) -> Optional[Problem]:
 
 _REFUSED, _LOCKED = 76, 75
 _ENDED = "edgenpu-tuning: exit status"
+_WENT_WRONG = "edgenpu-tuning: went wrong:"
 # Arguments: lock file, seconds to wait for it, seconds for one call, retries, seconds between them, command.
 # Calls of ours stand in line; another's call is waited for, a few times. A refusal is one line, so only the first line
 # is held back: whatever a call has printed before its time is over is not lost.
@@ -769,19 +804,29 @@ def find_tool(root: Root) -> Optional[str]:
     return next((path for path in TOOLS if root.exists(path)), None)
 
 
-def command(tool: str, arguments: Sequence[str], timeout_s: float = ASK_S, lock: str = LOCK) -> List[str]:
+def command(
+    tool: str, arguments: Sequence[str], timeout_s: float = ASK_S, lock: str = LOCK, wait_s: int = LOCK_WAIT_S
+) -> List[str]:
     """Return the command that asks TOOL when its turn has come, within a time limit of TIMEOUT_S."""
-    numbers = [str(LOCK_WAIT_S), "%g" % timeout_s, str(RETRIES), str(RETRY_S)]
+    numbers = [str(wait_s), "%g" % timeout_s, str(RETRIES), str(RETRY_S)]
     return ["sh", "-c", _ASK, "axcl-smi", lock, *numbers, tool, *arguments]
 
 
-def ask(runner: Runner, tool: str, arguments: Sequence[str] = (), timeout_s: float = ASK_S, lock: str = LOCK) -> Answer:
+def ask(
+    runner: Runner,
+    tool: str,
+    arguments: Sequence[str] = (),
+    timeout_s: float = ASK_S,
+    lock: str = LOCK,
+    wait_s: int = LOCK_WAIT_S,
+) -> Answer:
     """Ask the tool, one call at a time on this host, and return what it printed. Never wakes or resets a card.
 
-    The runner's own limit is behind the tool's: it counts only where a call cannot even be killed.
+    WAIT_S: seconds to stand in line. The runner's own limit is behind the tool's: it counts only where a call cannot
+    even be killed.
     """
-    most = LOCK_WAIT_S + RETRIES * RETRY_S + timeout_s + 10
-    ran = runner(command(tool, arguments, timeout_s, lock), most)
+    most = wait_s + RETRIES * RETRY_S + timeout_s + 10
+    ran = runner(command(tool, arguments, timeout_s, lock, wait_s), most)
     text, marker, ended = ran.output.rpartition("\n%s " % _ENDED)
     if not marker:
         text = ran.output
@@ -789,7 +834,7 @@ def ask(runner: Runner, tool: str, arguments: Sequence[str] = (), timeout_s: flo
     if status == _REFUSED:
         return Answer("", (problem("already_running", "axcl-smi is already running, please try later."),))
     if status == _LOCKED:
-        return Answer("", (problem("lock_busy", "flock -w %d %s" % (LOCK_WAIT_S, lock)),))
+        return Answer("", (problem("lock_busy", "flock -w %d %s" % (wait_s, lock)),))
     if status in (124, 137) or (status and "timed out after" in text):
         return Answer(text, (problem("timed_out", "no answer within %g s" % timeout_s),))
     if status:
@@ -807,7 +852,22 @@ def read_version(
 
 def read_table(runner: Runner, tool: str, timeout_s: float = ASK_S, lock: str = LOCK) -> Table:
     """Return the table. Problems of the call come first: one that broke off may have printed half a table."""
-    answer = ask(runner, tool, (), timeout_s, lock)
+    return table_of(ask(runner, tool, (), timeout_s, lock))
+
+
+def to_text(answer: Answer) -> str:
+    """Return an answer as a text that `from_text` understands: what the tool printed, and what went wrong."""
+    return answer.text + "".join("\n%s %s" % (_WENT_WRONG, one.id) for one in answer.problems)
+
+
+def from_text(text: str) -> Answer:
+    """Return the answer that `to_text` made this text of."""
+    said, *wrong = text.split("\n%s " % _WENT_WRONG)
+    return Answer(said, tuple(problem(name.strip()) for name in wrong if name.strip() in _MEANING))
+
+
+def table_of(answer: Answer) -> Table:
+    """Return the table in an answer of the tool, what went wrong with the call included."""
     table = parse_table(answer.text)
     if answer.problems:
         told = tuple(one for one in table.problems if one.id != "no_table")
@@ -1025,13 +1085,54 @@ _EVENTS: Tuple[Tuple[str, str, str, str, Optional[str]], ...] = (
         "Mask sleep.target; switch the host's power off and on if the card is dead.",
     ),
 )
-_KNOWN_EVENTS = tuple((name, severity, re.compile(text), words, cure) for name, severity, text, words, cure in _EVENTS)
+# Each pattern needs one of these. They are looked for first, which takes a hundredth of the time, and a pattern is
+# compiled when one of them is there.
+_MARKERS = (
+    "only alloc 1 MSI",
+    "Firmware loading",
+    "[STATUS]: ",
+    " handshake",
+    "Handshake timeout",
+    ": alive!",
+    ": dead!",
+    "start reset slave",
+    "order:10",
+    "timeout: ",
+    "axcl pcie",
+    "Patch file not found",
+    "firmware load failed",
+    "send buf alloc failed",
+    "failed to allocate mem space",
+    "alloc shmem space fail",
+    "dma_alloc_coherent failed",
+    "alloc pages failed",
+    "there are no free entries",
+    "Failed to get MSI",
+    "Host request msg irq",
+    "Failed to read BAR",
+    "rebar size failed",
+    "for a large BAR",
+    "Enable pci device failed",
+    "Request pci region failed",
+    "too many devices!",
+    "Recv port ack timeout",
+    "slave port create failed",
+    "not enough port",
+    "PCIe bus error",
+    "head_check error",
+    "bus number[",
+    "p2p is not support",
+    "IO_PAGE_FAULT",
+    "DMA Write",
+    "PM: suspend entry",
+    "base_addr: 0x",
+)
 _STAMPS = (
-    re.compile(r"\d+,\d+,(?P<micro>\d+),[^;]*;(?P<text>.*)"),  # /dev/kmsg
-    re.compile(r"(?:<\d+>)?\[ *(?P<seconds>\d+\.\d+)\](?:\[ *[TC]\d+\])?(?: \S+ kernel:)? ?(?P<text>.*)"),
-    re.compile(r"\[(?P<when>[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4})\] ?(?P<text>.*)"),  # dmesg -T
-    re.compile(r"(?P<when>\d{4}-\d\d-\d\dT[\d:.,]{8,15}(?:[+-][\d:]{4,6}|Z)?) (?:\S+ kernel: ?)?(?P<text>.*)"),
-    re.compile(r"(?P<when>[A-Z][a-z]{2} [ \d]\d [\d:]{8}(?:\.\d+)?) \S+ kernel: ?(?P<text>.*)"),  # journal, syslog
+    _lazy(r"\d+,\d+,(?P<micro>\d+),[^;]*;(?P<text>.*)"),  # /dev/kmsg
+    _lazy(r"(?:<\d+>)?\[ *(?P<seconds>\d+\.\d+)\](?:\[ *[TC]\d+\])?(?: \S+ kernel:)? ?(?P<text>.*)"),
+    _lazy(r"\[(?P<when>[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4})\] ?(?P<text>.*)"),  # dmesg -T
+    _lazy(r"(?P<when>\d{4}-\d\d-\d\dT[\d:.,]{8,15}(?:[+-][\d:]{4,6}|Z)?) (?:\S+ kernel: ?)?(?P<text>.*)"),
+    _lazy(r"(?P<when>[A-Z][a-z]{2} [ \d]\d [\d:]{8}(?:\.\d+)?) \S+ kernel: ?(?P<text>.*)"),  # journal, syslog
 )
 
 
@@ -1054,6 +1155,23 @@ def _stamped(line: str) -> Tuple[Optional[float], Optional[str], str]:
     return None, when, line
 
 
+def may_tell(line: str) -> bool:
+    """Return True for a line of the kernel log that may be one of those that `parse_kernel_log` knows."""
+    return any(marker in line for marker in _MARKERS)
+
+
+def _marked(text: str) -> List[str]:
+    """Return the lines of TEXT that may tell something, in order."""
+    starts: Set[int] = set()
+    for marker in _MARKERS:
+        at = text.find(marker)
+        while at >= 0:
+            starts.add(text.rfind("\n", 0, at) + 1)
+            at = text.find(marker, at + len(marker))
+    ends = ((start, text.find("\n", start)) for start in sorted(starts))
+    return [text[start : end if end >= 0 else len(text)] for start, end in ends]
+
+
 def parse_kernel_log(text: str) -> Tuple[Event, ...]:
     """Return what the kernel log (dmesg in any of its forms, or the journal's) tells of cards and driver, in order.
 
@@ -1062,15 +1180,15 @@ def parse_kernel_log(text: str) -> Tuple[Event, ...]:
     events: List[Event] = []
     pushing: Optional[int] = None
     waiting: List[int] = []
-    for line in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"):
-        time_s, when, said = _stamped(line)
+    for line in _marked(text.replace("\r\n", "\n")):
+        time_s, when, said = _stamped(_ANSI.sub("", line))
         if "base_addr: 0x" in said and waiting:
             words = "the firmware has come up and the card answers"
             events += [Event("handshake_done", "info", words, None, at, time_s, when, said.strip()) for at in waiting]
             waiting = []
             continue
-        for name, severity, pattern, words, cure in _KNOWN_EVENTS:
-            match = pattern.search(said)
+        for name, severity, pattern, words, cure in _EVENTS:
+            match = re.search(pattern, said)
             if match is None:
                 continue
             number = match.groupdict().get("device")

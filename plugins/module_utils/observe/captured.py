@@ -19,10 +19,12 @@ import zlib
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import module_facts
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 TREE = "root"
+LOGS = "logs"  # what commands printed; what lies deeper in it is for people
 NOT_TAKEN = "ENODATA"  # is there (or may be), and its content is not in the bundle
 MAX_FILE_BYTES = 16 << 20  # /proc/interrupts of 1,152 CPUs has 14 MB
 MAX_TOTAL_BYTES = 64 << 20
@@ -134,7 +136,10 @@ class Recorder(Root):
                 self.captured.present.discard(found)  # its process has ended since it was seen
                 self.captured.missing.add(found)
             return None
-        if found not in self.captured.files and not found.endswith(_NOT_TO_BE_TAKEN):
+        facts = module_facts(raw) if found.endswith(".ko") and found not in self.captured.files else None
+        if facts is not None:
+            self.captured.files[found] = facts
+        elif found not in self.captured.files and not found.endswith(_NOT_TO_BE_TAKEN):
             if len(raw) > MAX_FILE_BYTES or self._bytes + len(raw) > MAX_TOTAL_BYTES:
                 self.captured.unread.setdefault(found, "EFBIG")
             else:
@@ -317,7 +322,7 @@ def _members(archive: Any) -> Iterator[_Entry]:
 
 def _unpacked(directory: str) -> Iterator[_Entry]:
     """Yield the entries of a bundle that somebody has unpacked."""
-    pending = [MANIFEST, TREE]
+    pending = [MANIFEST, TREE, *([LOGS] if os.path.isdir(os.path.join(directory, LOGS)) else [])]
     while pending:
         name = pending.pop()
         path = os.path.join(directory, name)
@@ -364,6 +369,7 @@ def _strings(manifest: Dict[str, Any], key: str) -> Set[str]:
 def _assemble(entries: Iterator[_Entry]) -> Opened:
     """Return the tree that the entries of a bundle make."""
     captured = nothing()
+    printed: Dict[str, str] = {}
     document: Optional[bytes] = None
     total = 0
     for count, entry in enumerate(entries, 1):
@@ -372,11 +378,13 @@ def _assemble(entries: Iterator[_Entry]) -> Opened:
         parts = _place(entry)
         if parts == [MANIFEST]:
             document = entry.content
-        if parts[:1] != [TREE]:
-            continue  # what is there for people: logs
         total += len(entry.content or b"") + len(entry.name)
         if total > MAX_TOTAL_BYTES:
             raise BundleError("it holds more than %d MB" % (MAX_TOTAL_BYTES >> 20))
+        if parts[:1] == [LOGS] and len(parts) == 2 and entry.content is not None:
+            printed[parts[1]] = entry.content.decode("utf-8", "replace")
+        if parts[:1] != [TREE]:
+            continue
         path = "/" + "/".join(parts[1:])
         if path in captured.files or path in captured.links:
             raise BundleError("%s is in it twice" % _shown(entry.name))
@@ -405,7 +413,9 @@ def _assemble(entries: Iterator[_Entry]) -> Opened:
             captured.present.add(path)
         if code != NOT_TAKEN:
             captured.unread[path] = str(code)
-    return Opened(CapturedRoot(captured), devices)
+    root = CapturedRoot(captured)
+    root.printed.update(printed)
+    return Opened(root, devices)
 
 
 def _open_file(path: str) -> Opened:

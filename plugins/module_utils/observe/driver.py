@@ -177,6 +177,11 @@ def parse_record(text: Optional[str]) -> Record:
     return Record(known[0], known[1], known[2], known[3], known[4], data.get("held") is True)
 
 
+def is_driver_package(name: str) -> bool:
+    """Return True for the name of a package that holds AXCL, or a part of it."""
+    return _AXCL_PACKAGE.fullmatch(name) is not None
+
+
 def names_modules(text: str) -> bool:
     """Return True for a modules-load.d file that loads one of the driver's modules."""
     return any(line.strip() in ALL_MODULES for line in text.splitlines())
@@ -187,12 +192,12 @@ def names_nodes(text: str) -> bool:
     return _RULE.search(text) is not None
 
 
-def _effective(root: Root, directories: Sequence[str], ending: str) -> List[FileThere]:
-    """Return the files that count in DIRECTORIES, each name once."""
+def read_effective(root: Root, directories: Sequence[str], ending: str, part: str = "") -> List[FileThere]:
+    """Return the files that count in DIRECTORIES, each name once; those with PART in their names."""
     found: Dict[str, FileThere] = {}
     for directory in directories:
         for name in root.names(directory):
-            if name.endswith(ending) and name not in found:
+            if name.endswith(ending) and part in name and name not in found:
                 path = "%s/%s" % (directory, name)
                 found[name] = FileThere(name, path, root.text(path) or "")
     return [found[name] for name in sorted(found)]
@@ -268,7 +273,7 @@ def _key_enrolled(root: Root) -> bool:
     return any(len(key) > 64 and key in enrolled for key in keys)
 
 
-def _stale(root: Root, kernels: Sequence[Kernel]) -> Tuple[str, ...]:
+def read_stale(root: Root, kernels: Sequence[Kernel]) -> Tuple[str, ...]:
     """Return the loaded modules whose source is not that of the installed file, where both tell."""
     found = []
     for kernel in kernels:
@@ -281,7 +286,7 @@ def _stale(root: Root, kernels: Sequence[Kernel]) -> Tuple[str, ...]:
 
 def read_driver_state(root: Root) -> DriverState:
     """Return everything that the driver's installation rests on."""
-    packages = read_packages(root, lambda name: _AXCL_PACKAGE.fullmatch(name) is not None)
+    packages = read_packages(root, is_driver_package)
     tools = read_packages(root, lambda name: name in TOOLS or name == "dpkg" or _HEADERS.fullmatch(name) is not None)
     host = read_host(root)
     kernels = read_kernels(root, ALL_MODULES)
@@ -302,12 +307,12 @@ def read_driver_state(root: Root) -> DriverState:
         driver=read_driver(root),
         cards=read_cards(root),
         sandbox=root.text(SANDBOX),
-        rules=tuple(one for one in _effective(root, UDEV_DIRS, ".rules") if names_nodes(one.text)),
-        autoload=tuple(one for one in _effective(root, AUTOLOAD_DIRS, ".conf") if names_modules(one.text)),
+        rules=tuple(one for one in read_effective(root, UDEV_DIRS, ".rules") if names_nodes(one.text)),
+        autoload=tuple(one for one in read_effective(root, AUTOLOAD_DIRS, ".conf") if names_modules(one.text)),
         dkms=read_dkms(root),
         source_tree=root.exists(SOURCE_TREE + "/drv/pcie/driver"),
         groups=parse_groups(root.text("/etc/group") or ""),
-        stale=_stale(root, kernels),
+        stale=read_stale(root, kernels),
         record=parse_record(root.text(RECORD)),
         failed_log=root.exists(FAILED_LOG),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 MAX_LINKS = 40  # the kernel's own limit (MAXSYMLINKS)
 
@@ -21,12 +21,13 @@ class Root:
     component by component beneath it, since a captured tree may hold links that point out of it.
 
     ``unread`` collects (path, errno name) of whatever exists but could not be read, so that "unknown" can be told
-    from "none".
+    from "none". ``printed`` holds by name what commands printed that were run where the tree is from.
     """
 
     def __init__(self, path: str = "/") -> None:
         self.path = os.path.abspath(path)
         self.unread: List[Tuple[str, str]] = []
+        self.printed: Dict[str, str] = {}
 
     @property
     def is_live(self) -> bool:

@@ -22,13 +22,25 @@ _GCC_NAME = re.compile(r"(?:[a-z0-9_]+-linux-gnu-)?gcc-(\d+)")
 _NUMBERS = re.compile(r"(\d+)\.(\d+)")
 
 
+# What a bundle has instead of a module's file, whose code is its maker's.
+FACTS = b"facts about a kernel module, without its code\n"
+_SIGNED = b"~Module signature appended~\n"
+_SDK_MARK = b"[AXCL version]:"
+_SDK = re.compile(rb"[^\0\n]{0,64}?V(\d+\.\d+\.\d+)")
+
+
 class Built(NamedTuple):
-    """A kernel module's file. VERMAGIC and SRCVERSION are None where it is compressed, or says nothing of them."""
+    """A kernel module's file. VERMAGIC and SRCVERSION are None where it is compressed, or says nothing of them.
+
+    SDK: the version that Axera's modules have in their text ("3.6.5"). SIGNED: it carries a signature; None: unknown.
+    """
 
     name: str
     path: str
     vermagic: Optional[str]
     srcversion: Optional[str]
+    sdk: Optional[str] = None
+    signed: Optional[bool] = None
 
 
 class Kernel(NamedTuple):
@@ -60,6 +72,33 @@ def parse_modinfo(data: bytes) -> Dict[str, str]:
                 if equals:
                     found.setdefault(key, value)
     return found
+
+
+def parse_module(data: bytes) -> Dict[str, str]:
+    """Return what matters of a module's file: vermagic, srcversion, sdk and signed ("yes", "no"), where it tells.
+
+    It may also be what `module_facts` made of the file; {} for anything else.
+    """
+    if data.startswith(FACTS):
+        lines = data[len(FACTS) :].decode("utf-8", "replace").splitlines()
+        return {key: value for key, equals, value in (line.partition("=") for line in lines) if equals}
+    info = parse_modinfo(data)
+    if not info:
+        return {}
+    found = {key: info[key] for key in ("vermagic", "srcversion") if key in info}
+    found["signed"] = "yes" if data.endswith(_SIGNED) else "no"
+    at = data.find(_SDK_MARK)
+    version = _SDK.match(data, at + len(_SDK_MARK)) if at >= 0 else None
+    if version is not None:
+        found["sdk"] = version.group(1).decode("ascii")
+    return found
+
+
+def module_facts(data: bytes) -> Optional[bytes]:
+    """Return what is noted of a module's file in place of its code; None where it tells nothing."""
+    found = parse_module(data)
+    lines = "".join("%s=%s\n" % pair for pair in sorted(found.items()))
+    return FACTS + lines.encode("utf-8") if found else None
 
 
 def parse_compiler(version: str) -> Optional[int]:
@@ -95,8 +134,9 @@ def _modules(root: Root, release: str, wanted: Iterable[str]) -> Tuple[Built, ..
             if not dot or name.replace("-", "_") not in names or ending not in ("", ".gz", ".xz", ".zst"):
                 continue
             path = "%s/%s" % (directory, entry)
-            info = parse_modinfo(root.data(path, MAX_MODULE_BYTES) or b"") if not ending else {}
-            found.append(Built(name, path, info.get("vermagic"), info.get("srcversion")))
+            info = parse_module(root.data(path, MAX_MODULE_BYTES) or b"") if not ending else {}
+            signed = {"yes": True, "no": False}.get(info.get("signed", ""))
+            found.append(Built(name, path, info.get("vermagic"), info.get("srcversion"), info.get("sdk"), signed))
     return tuple(found)
 
 

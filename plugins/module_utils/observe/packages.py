@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
 import zlib
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -130,6 +129,8 @@ def parse_deb(data: bytes) -> Deb:
     """Return what a .deb file says of itself; every byte of its archive is looked at, none of its payload unpacked."""
     if data[: len(_AR)] != _AR:
         return Deb(problem="no .deb file: it begins with %r" % data[:16])
+    import tarfile  # loads half the library, and a diagnosis only wants the list of packages
+
     members, problem = _members(data)
     names = [name for name, _start, _size in members]
     if problem is None and names[:1] != ["debian-binary"]:
@@ -153,6 +154,11 @@ def parse_deb(data: bytes) -> Deb:
                 return Deb(problem="its control data cannot be read (%s)" % (str(error) or "no control file"))
             return Deb(parse_control(text.decode("utf-8", "replace")))
     return Deb(problem="an archive, but no .deb file: control.tar is missing")
+
+
+def number_of(version: Optional[str]) -> Optional[Tuple[int, ...]]:
+    """Return a version's numbers; None for unknown."""
+    return None if version is None else tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def sdk_version(file_name: str, package_version: Optional[str]) -> Optional[str]:

@@ -282,7 +282,7 @@ def diagnose(options: List[str]) -> int:
         root = files.Root("/")
     if kinds is None:
         kinds = catalogue_in_force(root)
-    data = report(look(root, kinds))
+    data = report(look(root, kinds, run_command if root.is_live else None))
     if target is not None:
         write_bundle(root, kinds, target)
     if "--json" in options:
@@ -340,7 +340,7 @@ def status(options: List[str]) -> int:
     from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 
     root = Root("/")
-    data = report(look(root, catalogue_in_force(root)))
+    data = report(look(root, catalogue_in_force(root), run_command if root.is_live else None))
     host = data["host"]
     print("%s, kernel %s" % (host["model"] or "unknown board", host["kernel"]))
     for card in data["cards"]:

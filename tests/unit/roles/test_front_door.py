@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, persist, sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import look as looking
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle, write_new
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, keep
@@ -245,6 +246,24 @@ class TestDiagnose:
     def test_for_a_program(self, command: Command) -> None:
         said = command("diagnose", "--json")
         assert json.loads(said.out)["cards"][0]["bdf"] == hosts.BDF
+
+    @pytest.mark.parametrize("verb", ["status", "diagnose"])
+    def test_commands_are_for_the_live_system(
+        self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch, verb: str
+    ) -> None:
+        """A bundle has what they printed where it was taken."""
+        snapshot = look(board.root, BUILT_IN)
+        runs: List[Any] = []
+
+        def looked(root: Any, kinds: Any, run: Any = None) -> Any:
+            runs.append(run)
+            return snapshot
+
+        monkeypatch.setattr(looking, "look", looked)
+        command(verb)
+        monkeypatch.setattr(type(board.root), "is_live", True)
+        command(verb)
+        assert runs == [None, command.module.run_command]
 
     def test_critical(self, command: Command, board: hosts.Board) -> None:
         config = board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF / "config"

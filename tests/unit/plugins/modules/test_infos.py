@@ -11,6 +11,7 @@ from typing import Any, Dict
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import bundle
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 from ansible_collections.edgenpu.tuning.plugins.modules import npu_host_info, pcie_info
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -28,6 +29,24 @@ def test_host(modules: Modules, board: hosts.Board, check: bool) -> None:
     assert (report["schema"], report["verdict"]) == (1, "Not as fast as it can be: 2 things to do")
     assert [card["bdf"] for card in report["cards"]] == [hosts.BDF]
     assert board.snapshot() == before
+
+
+def test_commands_are_for_the_live_system(
+    modules: Modules, board: hosts.Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit each; none is run for a captured tree."""
+    snapshot = npu_host_info.look(board.root, BUILT_IN)
+
+    def looked(root: Any, kinds: Any, run: Any = None) -> Any:
+        return snapshot if run is None or run(("axcl-smi",), 5.0) == (0, "") else None
+
+    monkeypatch.setattr(npu_host_info, "look", looked)
+    modules.run(npu_host_info, root=str(board.tree.path))
+    assert modules.commands == []
+    modules.run(npu_host_info)
+    assert modules.commands == ["axcl-smi"]
+    modules.run(npu_host_info, bundle=True)
+    assert [command.split()[0] for command in modules.commands[1:]] == ["axcl-smi", "dmesg", "journalctl"]
 
 
 @pytest.mark.parametrize("check", [False, True])

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import struct
 import tarfile
@@ -33,9 +34,11 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, CardKind, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import MODULES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder, open_root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import module_file, stanza
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import (
     Tree,
     captured,
@@ -314,6 +317,175 @@ class TestSameReport:
         assert report(look(opened.root, BUILT_IN)) == replayed(outside, made.data)
 
 
+SMI = "/usr/bin/axcl/axcl-smi"
+SERIAL = "ZX81LKJH0042"
+KERNEL_SAID = (
+    "[    1.0] pci %s: [1f4b:0650] type 00\n"
+    "[    2.0] nvme nvme0: pci function with serial %s\n"
+    "[   90.0] ax_pcie_mmb: there are no free entries\n" % (hosts.BDF, SERIAL)
+)
+
+
+class Asked:
+    """Stands in for dmesg and axcl-smi, and counts the calls."""
+
+    def __init__(self, log_text: str = KERNEL_SAID, smi: str = "v3.6.5-rk3588-54c") -> None:
+        self.log_text = log_text
+        table = captured("axcl/smi-table-%s.txt" % smi)
+        self.table = re.sub(r"[0-9A-F]{4}:[0-9A-F]{2}:00\.0", hosts.BDF, table).replace("baiwen", USER)
+        self.commands: List[str] = []
+
+    def __call__(self, argv: Sequence[str], timeout_s: float) -> Tuple[int, str]:
+        assert 0 < timeout_s < 60, "a diagnosis waits for nobody that long"
+        words = list(argv)
+        if words[0] == "sh":
+            assert words[4] == "/run/edgenpu-tuning-axcl.lock", "one call at a time"
+            self.commands.append("axcl-smi")
+            return 0, self.table
+        self.commands.append(words[0])
+        return (0, self.log_text) if words[0] == "dmesg" else (1, "no journal")
+
+
+@pytest.fixture(name="driven")
+def fixture_driven(board: hosts.Board) -> hosts.Board:
+    """The same board with the driver's package, a little spoilt."""
+    tree = board.tree
+    modules = "".join("%s 16384 0 - Live 0x0\n" % name for name in reversed(MODULES[:5]))
+    tree.file("/proc/modules", modules)
+    tree.files("/sys/power", {"state": "freeze mem"})
+    tree.file("/proc/uptime", "100.0 90.0\n")
+    for name, mode in (("axcl_host", 0o666), ("p2p", 0o660)):
+        tree.file("/dev/" + name)
+        (tree.path / "dev" / name).chmod(mode)
+    tree.file(SMI)
+    tree.file("/etc/apt/apt.conf.d/10sandbox", 'APT::Sandbox::User "root";\n')
+    tree.file("/etc/udev/rules.d/axcl_host.rules", 'KERNEL=="axcl_host", GROUP="<users>"\n')
+    tree.file(
+        "/var/lib/dpkg/status",
+        stanza("sesame") + stanza("axclhost", "3.6.5-m5stack1", "install ok half-configured") + stanza("zzz"),
+    )
+    tree.link("/etc/systemd/system/hibernate.target", "/dev/null")
+    for name in MODULES[:5]:
+        tree.file("/lib/modules/%s/updates/%s.ko" % (hosts.RELEASE, name), module_file("6.1.50", "ABC"))
+        tree.files("/sys/module/" + name, {"srcversion": "XYZ"})
+    return board
+
+
+class TestAsked:
+    def test_the_same_findings_from_the_bundle(self, driven: hosts.Board, outside: pathlib.Path) -> None:
+        ask = Asked(smi="v3.16.0-16gb-busy")
+        recorder = Recorder(driven.root.path)
+        told = report(look(recorder, BUILT_IN, ask))
+        assert {one["id"] for one in told["findings"]} >= {
+            "apt_sandbox_off",
+            "device_nodes_open",
+            "driver_of_other_kernel",
+            "driver_package_broken",
+            "driver_stale",
+            "host_may_sleep",
+            "log_host_memory_fragmented",
+            "udev_group_missing",
+        }
+        made = bundle(recorder, BUILT_IN, ask, TAKEN)
+        assert ask.commands == ["dmesg", "axcl-smi", "journalctl"], "nothing is asked twice"
+        again = replayed(outside, made.data)
+        assert again["findings"] == told["findings"]
+        assert made.manifest["logs"]["axcl-smi.txt"] == "16 lines"
+
+    def test_no_secret_of_these(self, driven: hosts.Board) -> None:
+        recorder = Recorder(driven.root.path)
+        ask = Asked(smi="v3.16.0-16gb-busy")
+        look(recorder, BUILT_IN, ask)
+        unzipped = gzip.decompress(bundle(recorder, BUILT_IN, ask, TAKEN).data)
+        assert b"106912  /home/user-" in unzipped
+        for secret in (SERIAL, USER, "sesame", "zzz"):
+            assert secret.encode() not in unzipped, secret
+        assert b"Package: axclhost" in unzipped
+
+    def test_a_hot_card_is_hot_in_the_bundle(self, driven: hosts.Board, outside: pathlib.Path) -> None:
+        recorder = Recorder(driven.root.path)
+        ask = Asked()
+        ask.table = ask.table.replace(" 54C", "111C")
+        told = report(look(recorder, BUILT_IN, ask))
+        [hot] = [one for one in told["findings"] if one["id"] == "card_hot"]
+        again = replayed(outside, bundle(recorder, BUILT_IN, ask, TAKEN).data)
+        assert hot in again["findings"]
+
+    def test_no_answer_is_none_in_the_bundle(self, driven: hosts.Board, outside: pathlib.Path) -> None:
+        ask = Asked()
+        ask.table = "\nedgenpu-tuning: exit status 124\n"
+        recorder = Recorder(driven.root.path)
+        told = report(look(recorder, BUILT_IN, ask))
+        assert "card_silent" in {one["id"] for one in told["findings"]}
+        again = replayed(outside, bundle(recorder, BUILT_IN, ask, TAKEN).data)
+        assert again["findings"] == told["findings"]
+
+    def test_unpacked_by_a_person(self, driven: hosts.Board, outside: pathlib.Path) -> None:
+        ask, recorder = Asked(), Recorder(driven.root.path)
+        told = report(look(recorder, BUILT_IN, ask))
+        made = bundle(recorder, BUILT_IN, ask, TAKEN)
+        with tarfile.open(fileobj=io.BytesIO(made.data)) as archive:
+            more: Any = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+            archive.extractall(str(outside.parent / "x"), **more)
+        again = report(look(open_root(str(outside.parent / "x")).root, BUILT_IN))
+        assert "log_host_memory_fragmented" in {one["id"] for one in again["findings"]}
+        lost = {one["id"] for one in told["findings"]} - {one["id"] for one in again["findings"]}
+        assert lost <= {"device_nodes_open"}, "who unpacks it may have a umask of their own"
+
+    def test_nobody_may_run_commands(self, driven: hosts.Board) -> None:
+        told = {one["id"] for one in report(look(Root(driven.root.path), BUILT_IN))["findings"]}
+        assert "apt_sandbox_off" in told
+        assert not [name for name in told if name.startswith("log_")]
+
+    def test_no_such_card(self, tree: Tree) -> None:
+        ask = Asked()
+        look(hosts.Board(tree, card=False).root, BUILT_IN, ask)
+        assert ask.commands == []
+
+    @pytest.mark.parametrize(
+        ("path", "content"),
+        [
+            ("power_state", b"D3cold\n"),
+            ("config", b"\xff" * 256),
+            ("/proc/modules", b"axcl_host 16384 1 - Loading 0x0\n"),
+            ("/proc/modules", b""),
+        ],
+    )
+    def test_a_card_is_left_alone(self, driven: hosts.Board, path: str, content: bytes) -> None:
+        """One that sleeps, is dead, or has no driver that has ended its start."""
+        card = "/sys/devices/%s/%s/" % (hosts.SLOT, hosts.BDF)
+        driven.tree.file(path if path.startswith("/") else card + path, content)
+        ask = Asked()
+        look(driven.root, BUILT_IN, ask)
+        assert ask.commands == ["dmesg"]
+
+    def test_without_driver_node_or_tool(self, driven: hosts.Board) -> None:
+        for path in ("sys/devices/%s/%s/driver" % (hosts.SLOT, hosts.BDF), "dev/axcl_host", "usr/bin/axcl/axcl-smi"):
+            place = driven.tree.path / path
+            kept = place.with_name("kept")
+            place.rename(kept)
+            ask = Asked()
+            look(driven.root, BUILT_IN, ask)
+            assert ask.commands == ["dmesg"], path
+            kept.rename(place)
+        ask = Asked()
+        look(driven.root, BUILT_IN, ask)
+        assert ask.commands == ["dmesg", "axcl-smi"]
+
+    def test_a_card_that_the_log_calls_dead_is_not_asked(self, driven: hosts.Board) -> None:
+        dead = "[50.0] [heartbeat_recv_thread, 578]: device 31: dead!\n"
+        for text, commands in ((dead, ["dmesg"]), (dead + "[60.0] device 31: alive!\n", ["dmesg", "axcl-smi"])):
+            ask = Asked(text)
+            look(driven.root, BUILT_IN, ask)
+            assert ask.commands == commands
+
+    def test_log_that_may_not_be_read(self, driven: hosts.Board) -> None:
+        ask = Asked()
+        root = Root(driven.root.path)
+        look(root, BUILT_IN, lambda argv, limit: (1, "dmesg: denied") if argv[0] == "dmesg" else ask(argv, limit))
+        assert list(root.printed) == ["axcl-smi.txt"]
+
+
 class TestSecrets:
     def test_none_is_left(self, board: hosts.Board, outside: pathlib.Path) -> None:
         board.tree.file(
@@ -435,6 +607,7 @@ class TestContents:
         assert manifest == made.manifest
         assert (manifest["schema"], manifest["taken"], manifest["collection"]) == (1, TAKEN, COLLECTION_VERSION)
         assert manifest["logs"] == {
+            "axcl-smi.txt": "not asked: no card that is awake and alive, or its driver is not ready",
             "edgenpu-tuning.txt": "journalctl ended with 1: no journal of host-1",
             "kernel.txt": "3 lines",
         }

@@ -45,6 +45,9 @@ def scrubbed(text: str, path: str = PROSE, **known: Iterable[str]) -> str:
         ("WIFI_PSK='a b'", "WIFI_PSK='removed'"),
         ("https://me:pw@example.org/x", "https://removed@example.org/x"),
         ("by bob.b@mail.example.org.", "by removed."),
+        ("nvme0: serial S5GXNX0R12, S/N: WD-WX1234", "nvme0: serial serial-1, S/N: serial-2"),
+        ("SerialNumber: 0123456789AB", "SerialNumber: 000000000001"),
+        ("Serial number = X9-77713; serial no. 7771-ZZ", "Serial number = serial-1; serial no. serial-2"),
         ("in /home/bob/x and /home/eve", "in /home/user-1/x and /home/user-2"),
     ],
 )
@@ -57,6 +60,8 @@ def test_replaced(before: str, after: str) -> None:
     [
         "0003:31:00.0 [1f4b:0650] type 00 class 0x040000",
         "ff:ff:ff:ff:ff:ff 00:00:00:00:00:00 00000000-0000-0000-0000-000000000000",
+        "Serial: 8250/16550 driver, 4 ports; serial8250: ttyS0; feb50000.serial: ttyS2 at MMIO 0xfeb50000",
+        "serial 00:02: disabled; Serial bus multi instantiate; New: Mfr=1, SerialNumber=3",
         "127.0.0.1 0.0.0.0 255.255.255.0 ::1",
         "at 12:34:56, 5.10.110, 1.2.3.4.5, r8125 9.011.00-NAPI",
         "pcie@fe180000 getty@tty1.service modprobe@drm.service",

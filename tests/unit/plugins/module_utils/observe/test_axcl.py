@@ -42,6 +42,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     read_table,
     read_version,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import CapturedRoot, Recorder
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.hosts import STEADY
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import FIXTURES, Tree, captured
 
@@ -560,6 +561,29 @@ class TestDriver:
         assert node == Node("/dev/null", "0666", "root", "root")
         assert axcl.read_node(axcl.Root("/"), "/etc/passwd") is None
 
+    def test_node_of_a_bundle(self, tree: Tree) -> None:
+        """Its mode is told, and not whose it was."""
+        tree.file("/dev/p2p")
+        os.chmod(tree.path / "dev/p2p", 0o666)
+        recorder = Recorder(str(tree.path))
+        assert read_driver(recorder) == read_driver(tree.root)
+        assert read_driver(CapturedRoot(recorder.captured)).nodes == (Node("/dev/p2p", "0666", None, None),)
+
+    @pytest.mark.parametrize(
+        ("line", "expected"),
+        [
+            ("axcl_host 24576 3 ax_a,ax_b, Live 0x0 (OE)\n", 1),
+            ("axcl_host 24576 0 - Live 0x0\n", 0),
+            ("axcl_host 24576 2 - Live 0x0\n", 2),
+            ("axcl_host 24576 2 ax_a,ax_b, Live 0x0\n", 0),
+            ("axcl_host 24576 - - Live 0x0\n", None),
+            ("axcl_hosts 24576 2 - Live 0x0\n", None),
+            ("", None),
+        ],
+    )
+    def test_how_often_it_is_open(self, line: str, expected: Optional[int]) -> None:
+        assert axcl.parse_open_count("nvme 49152 1 - Live 0x0\n" + line) == expected
+
     def test_owner_without_a_name(self) -> None:
         assert axcl._owner(4000000000, axcl.pwd.getpwuid) == "4000000000"
 
@@ -869,6 +893,19 @@ class TestKernelLog:
     def test_what_others_say(self, line: str) -> None:
         assert parse_kernel_log("[    1.000000] " + line) == ()
 
+    def test_found_in_the_midst_of_others(self) -> None:
+        """Lines are looked for by their marks: first, last, and next to each other."""
+        lines = ["[1.0] device 31: dead!", "[2.0] x", "[3.0] device 31: dead!", "[4.0] device 31: alive!", "[5.0] y"]
+        for more in ([], ["[6.0] [STATUS]: SUCCESS"]):
+            events = parse_kernel_log("\n".join(lines + more))
+            assert [event.time_s for event in events] == [1.0, 3.0, 4.0, 6.0][: 3 + len(more)]
+
+    def test_a_long_log_is_read_in_no_time(self) -> None:
+        log = "".join("[%d.0] systemd[1]: Started Service Number %d.\n" % (at, at) for at in range(40000))
+        started = time.process_time()
+        assert [event.id for event in parse_kernel_log(log + "[9.0] device 31: dead!\n" + log)] == ["card_dead"]
+        assert time.process_time() - started < 2, "by patterns it takes ten times as long"
+
     def test_every_grave_event_has_a_cure(self) -> None:
         for name, severity, _pattern, words, cure in axcl._EVENTS:
             assert severity in ("info", "warning", "critical")
@@ -886,6 +923,13 @@ class TestKernelLog:
             None,
             "Patch file not found axcl/ax650_card.pac.",
         )
+
+
+@pytest.mark.parametrize("wrong", [(), ("timed_out",), ("timed_out", "lock_busy")])
+def test_answer_as_text(wrong: Sequence[str]) -> None:
+    said = axcl.Answer("| a |\n| b |\n", tuple(axcl.problem(name) for name in wrong))
+    assert axcl.from_text(axcl.to_text(said)) == said
+    assert axcl.from_text("x\nedgenpu-tuning: went wrong: by a stranger").problems == ()
 
 
 def test_every_capture_is_used() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Dict
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import driver, kernels, packages
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import CapturedRoot, Recorder
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import drivers, hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
@@ -29,6 +30,35 @@ def box(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> drivers.Box:
 def test_modinfo(wide: bool, order: str) -> None:
     info = kernels.parse_modinfo(drivers.module_file("6.1.57", "F00", wide, order))
     assert info == {"license": "GPL", "srcversion": "F00", "vermagic": "6.1.57 SMP mod_unload aarch64"}
+
+
+def test_facts_of_a_module() -> None:
+    """Version and signature stand in its bytes; what a bundle has instead of them says the same."""
+    plain = drivers.module_file("6.1.57", "F00")
+    said = {"vermagic": "6.1.57 SMP mod_unload aarch64", "srcversion": "F00"}
+    axera = b"\0[AXCL version]: axcl_host V3.10.2_20251215140224 Dec 15 2025 14:29:02 root\0"
+    for data, more in (
+        (plain, {"signed": "no"}),
+        (plain + axera, {"signed": "no", "sdk": "3.10.2"}),
+        (plain + axera + b"~Module signature appended~\n", {"signed": "yes", "sdk": "3.10.2"}),
+        (plain + b"[AXCL version]: \0V3.10.2", {"signed": "no"}),
+        (plain + b"[AXCL version]:", {"signed": "no"}),
+    ):
+        assert kernels.parse_module(data) == dict(said, **more)
+        noted = kernels.module_facts(data)
+        assert noted is not None and len(noted) < 200 and kernels.parse_module(noted) == dict(said, **more)
+        assert kernels.module_facts(noted) == noted
+    assert (kernels.parse_module(b"x"), kernels.module_facts(b"x")) == ({}, None)
+
+
+def test_a_bundle_tells_of_modules_without_their_code(box: drivers.Box) -> None:
+    box.built(drivers.KERNEL, "updates")
+    recorder = Recorder(str(box.tree.path))
+    told = kernels.read_kernels(recorder, drivers.MODULES)
+    [running] = [kernel for kernel in told if kernel.running]
+    assert {(module.signed, module.srcversion) for module in running.modules} == {(False, "ABC")}
+    assert kernels.read_kernels(CapturedRoot(recorder.captured), drivers.MODULES) == told
+    assert b"\x7fELF" not in b"".join(recorder.captured.files.values())
 
 
 def test_modinfo_of_what_is_no_module() -> None:
