@@ -8,7 +8,7 @@ RUN := .venv/run/bin
 TOOLS := $(PYTHON) -m tools
 
 .DEFAULT_GOAL := help
-.PHONY: help site test test-all lint sanity unit molecule bench format twin-up twin-ssh twin-down clean machine venv
+.PHONY: help site test test-all lint sanity unit report molecule bench format twin-up twin-ssh twin-down clean machine browser venv
 
 help: ## this list
 	@echo 'make site: the whole thing on a digital twin of a CM3588 NAS. make test: is all well?'
@@ -17,11 +17,11 @@ help: ## this list
 site: twin-up ## boot the twin, then playbooks/site.yml on it
 	$(RUN)/ansible-playbook playbooks/site.yml
 
-test: machine ## what every change must pass: lint, sanity, unit, molecule (scenario default)
-	@$(TOOLS) gate twin sanity lint unit molecule
+test: browser ## what every change must pass: lint, sanity, unit, report, molecule (scenario default)
+	@$(TOOLS) gate twin sanity lint unit report molecule
 
-test-all: machine ## the above with every scenario, every Python and every ansible-core at hand (long)
-	@$(TOOLS) gate twin sanity lint unit matrix scenarios
+test-all: browser ## the above with every scenario, every Python and every ansible-core at hand (long)
+	@$(TOOLS) gate twin sanity lint unit report matrix scenarios
 
 lint: ## reads the code: ansible-lint, Galaxy's importer, mypy, ruff, documentation, changelog
 	@$(TOOLS) gate lint
@@ -31,6 +31,9 @@ sanity: ## ansible-test sanity, no exceptions
 
 unit: ## unit tests, in seconds
 	@$(TOOLS) gate unit
+
+report: browser ## pages of reports in headless Chromium; EDGENPU_SCREENSHOTS=DIR keeps the pictures
+	@$(TOOLS) gate report
 
 molecule: machine ## molecule/default on the twin
 	@$(TOOLS) gate twin molecule
@@ -58,6 +61,9 @@ clean: ## stop the twins and remove what was made in the checkout; reports/ and 
 
 machine:
 	@$(TOOLS) install
+
+browser:
+	@$(TOOLS) install --browser
 
 venv:
 	@$(TOOLS) venv run

@@ -23,7 +23,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     venv = commands.add_parser("venv", help="make a virtual environment of requirements/NAME.txt if need be")
     venv.add_argument("name")
-    commands.add_parser("install", help="install the Debian packages that are missing, after asking")
+    install = commands.add_parser("install", help="install the Debian packages that are missing, after asking")
+    install.add_argument("--browser", action="store_true", help="also those for the gate report")
     gate = commands.add_parser("gate", help="run gates, in the order given")
     gate.add_argument("groups", nargs="+", choices=sorted(GROUPS))
     gate.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many side by side (%(default)s)")
@@ -40,7 +41,7 @@ def main() -> int:
             make_link()
             return 0
         if arguments.command == "install":
-            return machine.install_missing()
+            return machine.install_missing(arguments.browser)
         return gates.run([gate for group in arguments.groups for gate in GROUPS[group]()], arguments.jobs)
     except venvs.VenvError as error:
         print(error, file=sys.stderr)
@@ -52,6 +53,7 @@ GROUPS: dict[str, Callable[[], list[gates.Gate]]] = {
     "twin": gates.twin_gates,
     "sanity": gates.sanity_gates,
     "unit": gates.unit_gates,
+    "report": gates.report_gates,
     "molecule": gates.molecule_gates,
     "matrix": matrix.gates,
     "scenarios": gates.scenario_gates,

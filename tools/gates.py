@@ -215,6 +215,14 @@ def unit_gates() -> list[Gate]:
     return [Gate("unit", "parsers, decisions, writers, architecture", lambda: [step], live=True)]
 
 
+def report_gates() -> list[Gate]:
+    """Return the gate that opens the pages of a staged fleet in a browser; $EDGENPU_SCREENSHOTS names a directory."""
+    venv = venvs.ensure("report")
+    make_link()
+    step = Step([venv / "python", "-m", "pytest", "tests/report"], ROOT, _environment(venv, LINK_ROOT))
+    return [Gate("report", "pages of reports in a browser: three widths, light and dark", lambda: [step], live=True)]
+
+
 def twin_gates() -> list[Gate]:
     """Return the gate that builds what the scenarios run on; minutes once, beside the other gates, so it tells."""
     venv = venvs.ensure("run")

@@ -15,9 +15,19 @@ import sys
 from . import venvs
 from .places import ROOT
 
+# The browser in which reports are looked at: Debian's packages, each with what shows that it (or its like) is there.
+BROWSER = {
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+    "chromium-driver": ("chromedriver",),
+    "fonts-dejavu-core": ("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",),
+}
 
-def install_missing() -> int:
-    """Install the Debian packages that are missing, after asking where there is somebody to ask; 0 if all are there."""
+
+def install_missing(browser: bool = False) -> int:
+    """Install the Debian packages that are missing, after asking where there is somebody to ask; 0 if all are there.
+
+    BROWSER: those for the gate `report` as well.
+    """
     twin = [sys.executable, "-m", "twin"]
     listing = subprocess.run([*twin, "requirements"], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     if listing.returncode:
@@ -26,6 +36,8 @@ def install_missing() -> int:
     packages = listing.stdout.decode().split()
     if not venvs.can_make_venvs():
         packages.append("python3-venv")
+    if browser:
+        packages += [package for package, proofs in BROWSER.items() if not any(map(_is_there, proofs))]
     if not packages:
         return 0
 
@@ -47,6 +59,10 @@ def install_missing() -> int:
             print(f"`{shlex.join(command)}` ended with {status}", file=sys.stderr)
             return 1
     return 0
+
+
+def _is_there(proof: str) -> bool:
+    return os.path.isfile(proof) if proof.startswith("/") else shutil.which(proof) is not None
 
 
 def _may_install() -> bool:

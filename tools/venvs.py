@@ -29,12 +29,12 @@ def can_make_venvs(python: str = sys.executable) -> bool:
 
 
 def requirement_files(name: str) -> list[Path]:
-    """Return requirements/NAME.txt and the files that it takes in by `-r`."""
-    first = ROOT / "requirements" / f"{name}.txt"
-    found = [first]
-    for line in first.read_text(encoding="utf-8").splitlines():
-        if line.startswith("-r "):
-            found.append((first.parent / line[3:].strip()).resolve())
+    """Return requirements/NAME.txt and the files that it takes in by `-r`, and these in turn."""
+    found = [ROOT / "requirements" / f"{name}.txt"]
+    for path in found:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("-r "):
+                found.append((path.parent / line[3:].strip()).resolve())
     return found
 
 

@@ -12,8 +12,9 @@ module: report_file
 short_description: Write a report on the control node
 version_added: 0.1.0
 description:
-  - Writes data as JSON, or a bundle as it is, into a file on the control node, whole or not at all, and makes the
-    directories above it.
+  - Writes a report as JSON and as a page in HTML, a page of all reports in a directory, or a bundle as it is, into a
+    file on the control node, whole or not at all, and makes the directories above it.
+  - A page is one file that fetches nothing. What came from a host is escaped in it, and no script but its own may run.
   - Runs within Ansible itself, so that it costs a fleet neither a connection nor a process for each host.
   - A report of what was read is no change of any host, so this never reports one, and it also runs in check mode.
 options:
@@ -22,15 +23,26 @@ options:
     type: path
     required: true
   report:
-    description: What it holds. This or O(bundle) is needed with O(state=present).
+    description:
+      - What it holds. This, O(fleet) or O(bundle) is needed with O(state=present).
+      - Where O(path) holds a report of the same boot that found an interrupt elsewhere, that place and the counts until
+        then are handed on as C(before) of the interrupt.
     type: dict
+  page:
+    description: With O(report) (or O(state=absent)), where its page in HTML goes (or is).
+    type: path
+  fleet:
+    description:
+      - Write the page of all reports in this directory, those of earlier runs included. A file that holds no report is
+        named in it. Where there is none, the page is removed.
+    type: path
   bundle:
     description:
       - A bundle in base64, as M(edgenpu.tuning.npu_host_info) returns it.
       - Nobody but its owner may read the file.
     type: str
   state:
-    description: V(absent) removes the file.
+    description: V(absent) removes the file, and O(page).
     type: str
     choices: [present, absent]
     default: present
@@ -53,7 +65,14 @@ EXAMPLES = r"""
 - name: Keep what was read
   edgenpu.tuning.report_file:
     path: "reports/{{ inventory_hostname }}.json"
+    page: "reports/{{ inventory_hostname }}.html"
     report: "{{ result.report }}"
+
+- name: Show all hosts whose reports are there
+  edgenpu.tuning.report_file:
+    path: reports/index.html
+    fleet: reports
+  run_once: true
 
 - name: Pack what was read
   edgenpu.tuning.npu_host_info:
