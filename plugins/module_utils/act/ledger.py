@@ -32,8 +32,11 @@ _VECTOR = re.compile(r"[^#]+#[0-9]+")
 
 
 class Entry(NamedTuple):
-    """One original. KIND: "interrupt", "governor" (VALUE, in force within BOOT_ID), "file" (STATE), "directory", "tree"
-    (made by us: gone again at undo). ID: "BDF#vector", the policy's name, or the path."""
+    """One original. ID: "BDF#vector", the policy's name, or the path.
+
+    KIND: "interrupt", "governor" (VALUE, in force within BOOT_ID), "file" (STATE), "block" (our lines in a file that
+    others write, too; VALUE: its content before, base64), "directory", "tree" (made by us: gone again at undo).
+    """
 
     role: str
     kind: str
@@ -204,6 +207,12 @@ class Ledger:
             self.remember_made("directory", directory)
         if not any(entry.id == path for entry in self.entries(kind="file")):
             self._add(Entry(role, "file", path, state=self._sink.state(path)))
+
+    def remember_block(self, role: str, path: str, content: bytes) -> None:
+        """Record a file as found before our block came into it, unless that is recorded already."""
+        entry = Entry(role, "block", path, binascii.b2a_base64(content, newline=False).decode("ascii"))
+        if entry.key not in self._entries:
+            self._add(entry)
 
     def remember_made(self, kind: str, path: str) -> None:
         """Record that a directory or tree did not exist and is made by us."""

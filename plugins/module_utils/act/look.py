@@ -29,6 +29,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, read_kernels
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.raspberry_pi import read_raspberry_pi
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import read_services
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import read_thermal
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
@@ -96,6 +97,7 @@ def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Commands] = No
     wishes, _problems = read_wishes(root)
     host = read_host(root)
     gone, lost = _from_ledger(root) if wishes else ((), ())  # before what could not be read is listed
+    raspberry_pi = read_raspberry_pi(root, host)
     threads = ((irq, read_thread(root, irq)) for irq in irqs)
     interrupts = read_interrupts(root, irqs) if irqs else {}
     cpus = read_cpus(root)
@@ -122,4 +124,5 @@ def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Commands] = No
         idle=read_idle(root, serving),
         services=read_services(root, bool(wishes)),
         arrived=read_arrivals(root, interrupts),  # last: as much as can be has come by then
+        raspberry_pi=raspberry_pi,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.blocks import take_blocks
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Entry, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import (
     Runner,
@@ -151,6 +152,7 @@ def undo(
     root = sink.root
     left_over = ledger.pending
     files = _undo_files(sink, ledger, role, check)
+    blocks = take_blocks(sink, ledger, role, check)
     remaining, _problems = read_wishes(root)
     for gone in (role, *before_it):
         remaining.pop(gone, None)
@@ -165,8 +167,11 @@ def undo(
         files += _undo_files(sink, ledger, SHARED, check)
         made = [Change(entry.id, "the agent", None, "made by us") for entry in ledger.entries(SHARED, "tree")]
     changes = given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files]
+    changes = given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files]
+    changes += [Change(path, show(before), show(after), "less our lines") for path, before, after in blocks.files]
     changes += made + overdue(left_over, [path for path, _before, _after in files])
-    refused = list(given.refused)
+    files += blocks.files
+    refused = given.refused + blocks.refused
     if not check:
         _undo_made(sink, ledger, trees=not remaining)
         ledger.save()

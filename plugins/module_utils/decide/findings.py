@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, steering
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.boot_findings import boot_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import AX650N, CardKind, cards
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clock_findings import clock_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.conflict_findings import agent_off
@@ -36,6 +37,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import Irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, release_key
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.raspberry_pi import RaspberryPi
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import Services
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import Thermal
 
@@ -54,6 +56,7 @@ class Snapshot(NamedTuple):
     not on the bus any more; None if that is not known. LOST: paths of files that keep wishes in force, and are gone.
     IDLE: sleep states of the CPUs that serve the cards. ARRIVED: counts that the cards' interrupts gained, by CPU,
     while the host was looked at. AXCL: what belongs to an AXCL card; None where there is none.
+    RASPBERRY_PI: its boot configuration; None for another board.
     """
 
     host: Host
@@ -76,6 +79,7 @@ class Snapshot(NamedTuple):
     services: Services = Services()
     arrived: Mapping[int, Dict[int, int]] = {}
     axcl: Optional[AxclHost] = None
+    raspberry_pi: Optional[RaspberryPi] = None
 
     @property
     def cards(self) -> List[PciDevice]:
@@ -301,6 +305,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
     found: List[Optional[Finding]] = []
     fast = _fast_cpus(snapshot.cpus)
     found += pcie_findings(snapshot.devices, snapshot.catalogue, snapshot.uptime_s)
+    found += boot_findings(snapshot.raspberry_pi, snapshot.devices, snapshot.catalogue)
     for card in snapshot.cards:
         if card.alive:
             found += _interrupts(snapshot, card, fast)

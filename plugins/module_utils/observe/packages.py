@@ -17,7 +17,7 @@ STATUS = "/var/lib/dpkg/status"
 _AR = b"!<arch>\n"
 _AR_HEADER = 60
 _MAX_CONTROL = 8 << 20
-_SDK = re.compile(r"(?:^|[^0-9A-Za-z.])[Vv](\d+\.\d+\.\d+)(?![\d.])")
+_SDK = re.compile(r"(?:^|[^0-9A-Za-z.])[Vv](\d+\.\d+\.\d+)(?!\d|\.\d)")
 _PLAIN = re.compile(r"(\d+\.\d+\.\d+)")
 
 
