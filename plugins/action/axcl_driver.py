@@ -14,9 +14,12 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.hashing import secure_hash
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import wrong_keyring
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import armour, parse_keyring
+
 
 class ActionModule(ActionBase):
-    """Runs the module; once more, with a copy of the file, where the host lacks what is in it."""
+    """Runs the module; once more, with a copy of the files, where the host lacks what is in them."""
 
     TRANSFERS_FILES = True
     _supports_check_mode = True
@@ -28,40 +31,86 @@ class ActionModule(ActionBase):
         arguments = dict(self._task.args)
         source = arguments.get("source")
         try:
-            if isinstance(source, dict) and source.get("file") and arguments.get("state") != "absent":
-                result.update(self._with_file(arguments, dict(source), task_vars))
-            else:
-                result.update(self._execute_module(module_args=arguments, task_vars=task_vars))
+            if isinstance(source, dict) and arguments.get("state") != "absent":
+                arguments["source"] = source = self._with_checksums(source)
+                if isinstance(source.get("repository"), dict):
+                    arguments["source"] = dict(source, repository=self._with_key(source["repository"]))
+            answer: Dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
+            if answer.pop("needs_file", False):
+                again = dict(arguments, source=self._with_copies(arguments["source"]))
+                answer = self._execute_module(module_args=again, task_vars=task_vars)
+            result.update(answer)
+        except _Wrong as wrong:
+            result.update({"failed": True, "msg": str(wrong)})
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
-    def _with_file(
-        self, arguments: Dict[str, Any], source: Dict[str, Any], task_vars: Optional[Dict[str, Any]]
-    ) -> Dict[str, Any]:
+    def _with_checksums(self, source: Dict[str, Any]) -> Dict[str, Any]:
+        """Return a source of which each file of the control node is there, and of the checksum that is asked for."""
+        waived = bool(source.get("checksum_none_accepted"))
+        files = source.get("files")
+        if isinstance(files, list):
+            source = dict(source, files=[self._checked(one, waived) if isinstance(one, dict) else one for one in files])
+        return self._checked(source, waived)
+
+    def _checked(self, source: Dict[str, Any], waived: bool) -> Dict[str, Any]:
+        if not source.get("file"):
+            return source
         if source.get("path"):
-            return {"failed": True, "msg": "source: give one of file, path, url and package; file and path given"}
-        try:
-            local = self._find_needle("files", source["file"])
-            found = secure_hash(local, hashlib.sha256)
-        except AnsibleError as error:
-            return {"failed": True, "msg": "source: file %s on the control node: %s" % (source["file"], error)}
+            raise _Wrong("source: give one of file, path, url, files and package; file and path given")
+        local = self._local(source["file"])
+        found = secure_hash(local, hashlib.sha256)
         if found is None:
-            return {"failed": True, "msg": "source: %s is no file on the control node" % source["file"]}
+            raise _Wrong("source: %s is no file on the control node" % source["file"])
         wanted = source.get("sha256")
         if wanted and str(wanted).lower() != found:
             sentence = "source: the sha256 of %s is %s and not %s; get the file again, or mend the checksum"
-            return {"failed": True, "msg": sentence % (local, found, wanted)}
-        if wanted or source.get("checksum_none_accepted"):
-            source["sha256"] = found
-        answer: Dict[str, Any] = self._execute_module(module_args=dict(arguments, source=source), task_vars=task_vars)
-        if not answer.pop("needs_file", False):
-            return answer
+            raise _Wrong(sentence % (local, found, wanted))
+        return dict(source, sha256=found) if wanted or waived else source
+
+    def _with_key(self, repository: Dict[str, Any]) -> Dict[str, Any]:
+        """Return a repository with the key that is in a file of the control node. A private one never leaves it."""
+        given, text = repository.get("key_file"), repository.get("key")
+        if given and not text:
+            try:
+                with open(self._local(given), "rb") as stream:
+                    data = stream.read()
+            except OSError as error:
+                raise _Wrong("source: repository: %s cannot be read: %s" % (given, error.strerror)) from error
+        else:
+            data = str(text or "").encode("utf-8")
+        if not data and not given:
+            return repository
+        ring = parse_keyring(data)
+        trouble = wrong_keyring(ring, (), given or "key")
+        if trouble is not None:
+            raise _Wrong(trouble)
+        return dict(repository, key=armour(ring.packets))
+
+    def _with_copies(self, source: Dict[str, Any]) -> Dict[str, Any]:
+        """Return a source of which each file of the control node has a copy on the host."""
+        if not source.get("files"):
+            return self._copied(source, "")
+        return dict(source, files=[self._copied(one, "%d-" % at) for at, one in enumerate(source["files"])])
+
+    def _copied(self, source: Dict[str, Any], prefix: str) -> Dict[str, Any]:
+        if not source.get("file"):
+            return source
+        local = self._local(source["file"])
         shell = self._connection._shell
-        copy = shell.join_path(shell.tmpdir, os.path.basename(local))
+        copy = shell.join_path(shell.tmpdir, prefix + os.path.basename(local))
         self._transfer_file(local, copy)
         self._fixup_perms2((shell.tmpdir, copy))
-        again: Dict[str, Any] = self._execute_module(
-            module_args=dict(arguments, source=dict(source, path=copy)), task_vars=task_vars
-        )
-        return again
+        return dict(source, path=copy)
+
+    def _local(self, name: str) -> str:
+        try:
+            found: str = self._find_needle("files", name)
+        except AnsibleError as error:
+            raise _Wrong("source: file %s on the control node: %s" % (name, error)) from error
+        return found
+
+
+class _Wrong(Exception):
+    """What is wrong with a source as far as the control node can tell, in one sentence."""

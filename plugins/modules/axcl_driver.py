@@ -31,7 +31,8 @@ options:
     default: present
   source:
     description:
-      - Where the driver comes from, one of O(source.file), O(source.path), O(source.url) and O(source.package).
+      - Where the driver comes from, one of O(source.file), O(source.path), O(source.url), O(source.files) and
+        O(source.package).
       - Without it the driver that is installed already is kept and put right.
     type: dict
     suboptions:
@@ -51,12 +52,70 @@ options:
         description: Take a .deb file without O(source.sha256), whatever is in it. A URL is fetched at every run then.
         type: bool
         default: false
+      files:
+        description:
+          - All .deb files of a driver that comes in several. Every one is looked at before any is installed, and they
+            are installed together.
+        type: list
+        elements: dict
+        suboptions:
+          file:
+            description: A .deb file on the control node.
+            type: path
+          path:
+            description: A .deb file on the host.
+            type: path
+          url:
+            description: Address of a .deb file.
+            type: str
+          sha256:
+            description: Checksum of this file.
+            type: str
       package:
-        description: Name of a package that apt has, from a repository that is set up on the host.
+        description: Name of a package that apt has, from O(source.repository) or one that is set up on the host.
         type: str
       version:
         description: Version of O(source.package). Without it any that is installed is right.
         type: str
+      repository:
+        description:
+          - Apt repository that O(source.package) comes from. It is tried apart from the host's own, and set up only if
+            it has the package and is signed with the right key. Apt may take the driver from there and nothing else.
+          - It goes with O(state=absent), or when the driver comes from elsewhere.
+        type: dict
+        suboptions:
+          uri:
+            description: Its address, V(https://...), or V(file:/...) for a directory of the host.
+            type: str
+            required: true
+          suite:
+            description: What stands below C(dists/) in it. One that ends with V(/) has no components.
+            type: str
+            required: true
+          components:
+            description: Its components.
+            type: list
+            elements: str
+          architecture:
+            description: Architecture of the packages. It has to be the host's, which it is if this is left out.
+            type: str
+          key:
+            description: The public key that the repository is signed with, as armoured text.
+            type: str
+          key_file:
+            description: A file on the control node with that key, armoured or binary.
+            type: path
+          key_url:
+            description: Address of that key. It is fetched by the host, and needs O(source.repository.fingerprint).
+            type: str
+          fingerprint:
+            description: Fingerprints that the key may have. Where there are several keys, each must be among them.
+            type: list
+            elements: str
+          fingerprint_none_accepted:
+            description: Take the key without O(source.repository.fingerprint), whoever it belongs to.
+            type: bool
+            default: false
       sdk_version:
         description:
           - Version of the vendor's SDK in the package, such as V(3.6.4), where neither the file's name nor the
@@ -127,6 +186,29 @@ EXAMPLES = r"""
       file: axcl_host_aarch64_V3.10.2_20251111020143_NO5046.deb
       sha256: "{{ axcl_sha256 }}"
 
+- name: Install the driver from an apt repository
+  edgenpu.tuning.axcl_driver:
+    source:
+      package: axclhost
+      version: 3.6.5-m5stack1
+      repository:
+        uri: https://repo.llm.m5stack.com/m5stack-apt-repo
+        suite: axclhost
+        components: [main]
+        key_file: StackFlow.gpg
+        fingerprint: ["{{ axcl_key_fingerprint }}"]
+
+- name: Install a driver that comes in several files
+  edgenpu.tuning.axcl_driver:
+    source:
+      files:
+        - file: axclhost-firmware_3.6.5-1_all.deb
+          sha256: "{{ axcl_sha256.firmware }}"
+        - file: axclhost-dkms_3.6.5-1_all.deb
+          sha256: "{{ axcl_sha256.dkms }}"
+        - file: task-axclhost_3.6.5-1_all.deb
+          sha256: "{{ axcl_sha256.task }}"
+
 - name: Keep the driver that is installed, for all kernels, and give the card to one group
   edgenpu.tuning.axcl_driver:
     group: npu
@@ -174,6 +256,28 @@ kernels:
       description: The driver is there for it.
       type: bool
       sample: true
+repository:
+  description: The apt repository that this module has set up, if there is one.
+  returned: always
+  type: dict
+  contains:
+    uri:
+      description: Its address.
+      type: str
+      sample: https://repo.llm.m5stack.com/m5stack-apt-repo
+    suite:
+      description: Its suite.
+      type: str
+      sample: axclhost
+    fingerprints:
+      description: The keys that it may be signed with.
+      type: list
+      elements: str
+      sample: ["0123456789ABCDEF0123456789ABCDEF01234567"]
+    pin:
+      description: How apt knows its packages. Of these only the driver can be installed.
+      type: str
+      sample: origin "repo.llm.m5stack.com"
 proof:
   description: What shows that the driver works, or does not.
   returned: when O(state=present), not in check mode
@@ -253,6 +357,7 @@ unknown:
 """
 
 import os
+import time
 from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
@@ -262,23 +367,21 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import (
     LOCK_PATH,
     Done,
     Failed,
-    cached,
-    look_at_deb,
     make_absent,
     make_present,
     prove,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.offers import NeedsFile, find_offer
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
     DriverWishes,
     Offer,
     drivers_of,
-    is_installed,
     kernels_as_data,
     outcome,
     reboot_reason,
-    wrong_source,
+    repository_as_data,
     wrong_wishes,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.obstacles import no_driver_here
@@ -289,21 +392,36 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     refusals_told,
     runner_of,
 )
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import read_driver_state
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
 
+FILE_OPTIONS: Dict[str, Any] = {
+    "file": {"type": "path"},
+    "path": {"type": "path"},
+    "url": {"type": "str"},
+    "sha256": {"type": "str"},
+}
+REPOSITORY_OPTIONS: Dict[str, Any] = {
+    "uri": {"type": "str", "required": True},
+    "suite": {"type": "str", "required": True},
+    "components": {"type": "list", "elements": "str"},
+    "architecture": {"type": "str"},
+    "key": {"type": "str", "no_log": False},  # it is public, and would hide every word that it has
+    "key_file": {"type": "path", "no_log": False},
+    "key_url": {"type": "str", "no_log": False},
+    "fingerprint": {"type": "list", "elements": "str"},
+    "fingerprint_none_accepted": {"type": "bool", "default": False},
+}
 SOURCE_ARGUMENT: Dict[str, Any] = {
     "type": "dict",
-    "options": {
-        "file": {"type": "path"},
-        "path": {"type": "path"},
-        "url": {"type": "str"},
-        "sha256": {"type": "str"},
-        "checksum_none_accepted": {"type": "bool", "default": False},
-        "package": {"type": "str"},
-        "version": {"type": "str"},
-        "sdk_version": {"type": "str"},
-    },
+    "options": dict(
+        FILE_OPTIONS,
+        files={"type": "list", "elements": "dict", "options": FILE_OPTIONS},
+        checksum_none_accepted={"type": "bool", "default": False},
+        package={"type": "str"},
+        version={"type": "str"},
+        repository={"type": "dict", "options": REPOSITORY_OPTIONS},
+        sdk_version={"type": "str"},
+    ),
 }
 
 
@@ -312,29 +430,12 @@ def offered(module: AnsibleModule, sink: Sink) -> Optional[Offer]:
     source = module.params["source"]
     if source is None:
         return None
-    # The action plugin hands over a copy's place in addition to the file that it is a copy of.
-    trouble = wrong_source(dict(source, path=None) if source["file"] else source)
-    if trouble is not None:
-        module.fail_json(msg=trouble)
-    sdk, name = source["sdk_version"], os.path.basename(source["file"] or source["path"] or source["url"] or "")
-    if source["package"]:
-        return Offer(package=source["package"], version=source["version"], sdk=sdk or source["version"])
-    sha256 = None if source["sha256"] is None else source["sha256"].lower()
-    path = source["path"]
-    if sha256 is not None:
-        state = read_driver_state(sink.root)
-        known = Offer(sha256=sha256, file_name=name, sdk=sdk or state.record.sdk)
-        if is_installed(state, known):
-            return known
-        if path is None and sink.root.exists(cached(sha256)):
-            path = cached(sha256)  # of a run that was killed
-    if path is None and source["url"]:
-        if module.check_mode:
-            return Offer(sha256=sha256 or "", file_name=name, sdk=sdk)
-        path = fetch_file(module, source["url"], timeout=60)
-    if path is None:
+    try:
+        fetch = None if module.check_mode else lambda url: fetch_file(module, url, timeout=60)
+        return find_offer(sink.root, source, runner_of(module), fetch, time.time())
+    except NeedsFile:
         module.exit_json(changed=False, needs_file=True, msg="the action plugin copies the file to the host now")
-    return look_at_deb(sink.root, path, name, sha256, sdk, runner_of(module))
+        return None
 
 
 def result_of(done: Done) -> Dict[str, Any]:
@@ -348,6 +449,7 @@ def result_of(done: Done) -> Dict[str, Any]:
         "diff": diff_of(done.changes, done.files),
         "packages": [plain(package) for package in drivers_of(done.state)],
         "kernels": kernels_as_data(done.state),
+        "repository": repository_as_data(done.state),
         "reboot_required": reason is not None,
         "reboot_reason": reason,
     }

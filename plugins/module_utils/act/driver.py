@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, Runner, follow_up, put_files, show
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.repository import refresh, try_repository
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
@@ -30,6 +31,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     Offer,
     Plan,
     Step,
+    all_of,
     dkms_text,
     failure,
     files,
@@ -41,7 +43,14 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     plan_present,
     proof,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import (
+    host_pin,
+    prefix_of,
+    repository_texts,
+    update_problem,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, Finding
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import LISTS, OUR_FILES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
     Event,
     Table,
@@ -81,6 +90,10 @@ MAX_ROUNDS = 6
 APT_S, PURGE_S, BUILD_S, UNLOAD_S, SHORT_S = 900.0, 300.0, 3600.0, 180.0, 60.0
 INSTALL_S = 1800.0  # besides what loading may take: a slow core compiles for minutes
 _ENVIRONMENT = ("env", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+_APT_INSTALL = (
+    *("apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"),
+    *("--allow-downgrades", "--allow-change-held-packages"),
+)
 _TOOK_TOO_LONG = (124, 137)  # of timeout(1)
 _BY_PRODUCTS = shutil.ignore_patterns(
     "out", ".tmp_versions", "*.o", "*.ko", "*.mod", "*.mod.c", ".*.cmd", "*.symvers", "*.order"
@@ -141,12 +154,29 @@ def look_at_deb(
         ", ".join(control.get(name, "") for name in ("Pre-Depends", "Depends")),
         int(size) >> 10 if size.isdigit() else None,
         version or sdk_version(file_name, control.get("Version")),
+        provides=control.get("Provides", ""),
     )
 
 
-def cached(sha256: str) -> str:
-    """Return where the .deb with this checksum is kept once it is installed."""
-    return "%s/%s.deb" % (PACKAGES, sha256)
+def look_at_debs(
+    root: Root,
+    paths: Sequence[str],
+    names: Sequence[str],
+    sums: Sequence[Optional[str]],
+    version: Optional[str],
+    runner: Runner,
+) -> Offer:
+    """Return what the .deb files at PATHS offer together: one driver."""
+    parts = [look_at_deb(root, *one, version, runner) for one in zip(paths, names, sums)]
+    return parts[0] if len(parts) == 1 else all_of(parts)
+
+
+def cached(sha256: str, part: Optional[str] = None) -> str:
+    """Return where the .deb with this checksum is kept once it is installed.
+
+    Of a driver in several files it is the checksum of all; PART is the file's own then.
+    """
+    return "%s/%s.deb" % (PACKAGES, sha256 if part is None else "%s.%s" % (sha256, part))
 
 
 class _Doer:
@@ -161,7 +191,13 @@ class _Doer:
         self.wishes = wishes
         self.way_back = way_back
         self.refused: List[Change] = []
+        self.written: List[Tuple[str, FileState, FileState]] = []
+        self.version = None if offer is None else offer.version  # or that which the repository turns out to have
+        self.previous = ""  # what apt had installed before, as it takes it
         self._do: Dict[str, Callable[[Step], None]] = {
+            "repository": self._repository,
+            "unlist": self._unlist,
+            "fetch": self._fetch,
             "tools": self._tools,
             "unload": self._unload,
             "hold": self._hold,
@@ -203,6 +239,55 @@ class _Doer:
         """Change our record of what is installed."""
         record = parse_record(self.sink.root.text(RECORD))._replace(**more)
         self.sink.put(RECORD, ABSENT if record == NO_RECORD else _record_state(record))
+
+    def _repository(self, step: Step) -> None:
+        offer = self.offer
+        repository = None if offer is None else offer.repository
+        if offer is None or repository is None:
+            raise Failed("there is no repository to set up; give one")
+        state = read_driver_state(self.sink.root)
+        architecture = str(state.architecture)
+        tried = try_repository(self.sink, repository, architecture, str(offer.package), offer.version, self.runner)
+        self.version = tried.version
+        texts = repository_texts(repository, architecture, tried.pin)
+        self._record(pin=tried.pin, lists=prefix_of(repository))
+        wanted = {path: (ROLE, FileState(texts[path].encode("utf-8"))) for path in OUR_FILES}
+        put = self._put(wanted)
+        ran = refresh(self.runner)
+        problem = update_problem(repository, ran.status, ran.output)
+        if problem is not None:
+            self._put({path: (ROLE, before) for path, before, _after in put})
+            self._record(pin=state.record.pin, lists=state.record.lists)
+            raise Failed(problem)
+        self.written += put
+
+    def _put(self, wanted: Dict[str, Tuple[str, FileState]]) -> List[Tuple[str, FileState, FileState]]:
+        with _book(self.sink) as ledger:
+            put = put_files(self.sink, ledger, wanted, ROLE, False)
+            self.refused += follow_up(self.sink, ledger, self.runner)
+            return put
+
+    def _unlist(self, step: Step) -> None:
+        with _book(self.sink) as ledger:
+            wanted = _originals(ledger, OUR_FILES)
+        self.written += self._put(wanted)
+        for path in _lists(self.sink.root, step.target):
+            self.sink.put(path, ABSENT)
+        self._record(pin=None, lists=None)
+
+    def _fetch(self, step: Step) -> None:
+        """Get what apt will install while the driver that is there still works, and that as well for the way back."""
+        state = read_driver_state(self.sink.root)
+        if state.record.sha256 is None:
+            there = [package for package in state.packages.values() if package.sound]
+            self.previous = " ".join("%s=%s" % (package.name, package.version) for package in there)
+        if self.previous:  # may be gone from the repository; it is only for the case that the new one fails
+            self.runner([*_ENVIRONMENT, *_APT_INSTALL, "--download-only", "--reinstall", *self.previous.split()], APT_S)
+        self.run([*_APT_INSTALL, "--download-only", self._wanted()], APT_S, "fetching %s" % self._wanted())
+
+    def _wanted(self) -> str:
+        name = "" if self.offer is None else str(self.offer.package)
+        return "%s=%s" % (name, self.version) if self.version else name
 
     def _tools(self, step: Step) -> None:
         install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"]
@@ -246,16 +331,17 @@ class _Doer:
         record = Record(offer.sha256, offer.package, offer.sdk, None, None, False)
         if offer.sha256 is None:
             self._record(sha256=None, package=offer.package, sdk=offer.sdk)
-            name = "%s=%s" % (offer.package, offer.version) if offer.version else str(offer.package)
-            options = ["--yes", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages"]
-            argv = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", *options, name]
+            argv = [*_APT_INSTALL, self._wanted()]
         else:
-            path = cached(offer.sha256)
-            if offer.path != path:
-                self.sink.put(path, FileState(self.sink.root.data(offer.path or ""), None, 0o644))
-            self.sink.put(path + ".json", _record_state(record))
+            paths = []
+            for part in offer.parts or (offer,):
+                paths.append(cached(offer.sha256, part.sha256 if offer.parts else None))
+                if part.path != paths[-1]:
+                    self.sink.put(paths[-1], FileState(self.sink.root.data(part.path or ""), None, 0o644))
+            self.sink.put(cached(offer.sha256) + ".json", _record_state(record))
             self._record(sha256=offer.sha256, package=offer.package, sdk=offer.sdk, failed=None)
-            argv = ["dpkg", "--force-confnew", "--install", path]
+            # All at once: dpkg unpacks all of them before it configures any.
+            argv = ["dpkg", "--force-confnew", "--install", *paths]
         self.sink.put(INSTALL_LOG, ABSENT)  # so that the log, if there is one then, is that of this attempt
         try:
             self.run(argv, limit, "installing %s" % step.target)
@@ -374,14 +460,24 @@ def _original_sandbox(ledger: Ledger) -> Optional[str]:
     return None
 
 
+def _originals(ledger: Ledger, paths: Sequence[str]) -> Dict[str, Tuple[str, FileState]]:
+    """Return what stood at PATHS before us, as far as anything of ours has stood there."""
+    kept = (entry for entry in ledger.entries(ROLE, "file") if entry.id in paths)
+    return {entry.id: (ROLE, entry.state or ABSENT) for entry in kept}
+
+
+def _lists(root: Root, prefix: Optional[str]) -> List[str]:
+    """Return the files that apt keeps of our repository."""
+    names = root.names(LISTS) if prefix else []
+    return ["%s/%s" % (LISTS, name) for name in names if name.startswith(str(prefix))]
+
+
 def _wanted_files(state: DriverState, wishes: DriverWishes, ledger: Ledger) -> Dict[str, Tuple[str, FileState]]:
     texts, links = files(state, wishes)
     wanted = {path: (ROLE, FileState(text.encode("utf-8"))) for path, text in texts.items()}
     wanted.update((path, (ROLE, FileState(None, target, 0o777))) for path, target in links.items())
-    for entry in ledger.entries(ROLE, "file"):
-        if entry.id in SLEEP_TARGETS and entry.id not in wanted:
-            wanted[entry.id] = (ROLE, entry.state or ABSENT)
-    return wanted
+    given_back = _originals(ledger, [path for path in SLEEP_TARGETS if path not in wanted])
+    return {**wanted, **given_back}
 
 
 def _as_change(step: Step) -> Change:
@@ -422,11 +518,12 @@ def make_present(
         if check:
             steps = [_as_change(step) for step in plan.steps + plan.later]
             files_to_be, _refused = _put_files(sink, runner, state, wishes, True)
+            apt = _apt_files(sink, state, offer, steps)
             shown = [
                 Change(path, show(before), show(after), "the driver's surroundings")
                 for path, before, after in files_to_be
             ]
-            return Done(steps + shown, files_to_be, [], [], plan.warnings, plan.unknown, state)
+            return Done(steps + shown, apt + files_to_be, [], [], plan.warnings, plan.unknown, state)
         todo = [step for step in plan.steps if (step.kind, step.target) not in tried]
         early = [step for step in todo if step.kind not in ("load", "nodes")]
         for step in early:
@@ -446,7 +543,23 @@ def make_present(
         raise Failed("dpkg says that all went well, but the driver's package is not installed; see /var/log/dpkg.log")
     if not check and offer is not None and offer.sha256 is not None and not plan.obstacles:
         _forget_packages(sink, offer.sha256)
+    written = doer.written + written
     return Done(changes, written, doer.refused, plan.obstacles, plan.warnings, [], state)
+
+
+def _apt_files(
+    sink: Sink, state: DriverState, offer: Optional[Offer], steps: Sequence[Change]
+) -> List[Tuple[str, FileState, FileState]]:
+    """Return how our files of apt's would differ if STEPS were done, as far as can be told before that."""
+    kinds = [step.path.partition(":")[0] for step in steps]
+    with _book(sink, True) as ledger:
+        wanted = _originals(ledger, OUR_FILES) if "unlist" in kinds else {}
+    if "repository" in kinds and offer is not None and offer.repository is not None:
+        pin = host_pin(offer.repository, state.apt.others)
+        texts = repository_texts(offer.repository, str(state.architecture), pin)
+        wanted = {path: (ROLE, FileState(text.encode("utf-8"))) for path, text in texts.items()}
+    with _book(sink, True) as ledger:
+        return put_files(sink, ledger, wanted, ROLE, True)
 
 
 def _perform(doer: _Doer, step: Step, changes: List[Change], tried: Set[Tuple[str, str]]) -> None:
@@ -470,31 +583,33 @@ def _go_back(doer: _Doer) -> str:
     """Take what could not be installed away again, and put back what was there before; tell how that went."""
     sink, runner, offer = doer.sink, doer.runner, doer.offer
     failed = None if offer is None else offer.sha256
-    previous = [
-        name[: -len(".deb")]
-        for name in sink.root.names(PACKAGES)
-        if name.endswith(".deb") and name[: -len(".deb")] != failed
-    ]
+    kept = [name for name in sink.root.names(PACKAGES) if name.endswith(".deb") and name.partition(".")[0] != failed]
+    previous = sorted({name.partition(".")[0] for name in kept})
     if offer is not None and offer.package is not None:
-        argv = ["dpkg", "--force-remove-reinstreq", "--purge", offer.package]
+        argv = ["dpkg", "--force-remove-reinstreq", "--purge", *offer.packages]
         if runner(argv, PURGE_S).status != 0:
             return "what is there of it could not be removed either: %s" % " ".join(argv)
-    if failed is not None:
-        for path in (cached(failed), cached(failed) + ".json"):
-            sink.put(path, ABSENT)
+    for name in sink.root.names(PACKAGES):
+        if failed is not None and name.startswith(failed):
+            sink.put("%s/%s" % (PACKAGES, name), ABSENT)
+    if not previous and doer.previous:
+        return _apt_goes_back(doer)
     if not previous:
         state = read_driver_state(sink.root)
         for step in plan_absent(state, (), _leavings(sink.root, state)).steps:
             if step.target not in (FAILED_LOG, RECORD):  # the log is what the user looks into now
                 doer.perform(step)
-        doer._record(sha256=None, package=None, sdk=None)
+        doer._record(sha256=None, package=None, sdk=None, pin=None, lists=None)
         with _book(sink) as ledger:
             undo(sink, ledger, ROLE, runner, False)
         sink.remove_if_empty(os.path.dirname(RECORD))
         return "nothing of it is left on the host"
     doer._record(sha256=None, package=None, sdk=None)
     record = parse_record(sink.root.text(cached(previous[0]) + ".json"))
-    back = look_at_deb(sink.root, cached(previous[0]), "", previous[0], record.sdk, runner)
+    names = [name for name in kept if name.startswith(previous[0])]
+    paths = ["%s/%s" % (PACKAGES, name) for name in names]
+    sums = [name.split(".")[-2] for name in names]
+    back = look_at_debs(sink.root, paths, [""] * len(names), sums, record.sdk, runner)
     try:
         make_present(sink, back, doer.wishes, runner, way_back=False)
     except Failed as error:
@@ -502,6 +617,16 @@ def _go_back(doer: _Doer) -> str:
     if sink.root.exists(FAILED_LOG):
         doer._record(failed=failure(failed, read_driver_state(sink.root).kernel))
     return "the package that was there before is back"
+
+
+def _apt_goes_back(doer: _Doer) -> str:
+    """Let apt install what it had installed before; tell how that went."""
+    ran = doer.runner([*_ENVIRONMENT, *_APT_INSTALL, *doer.previous.split()], INSTALL_S)
+    if ran.status != 0:
+        return "apt could not put %s back: %s" % (doer.previous, first_error(ran.output) or ran.status)
+    doer._record(package=doer.previous.partition("=")[0], sdk=None)
+    make_present(doer.sink, None, doer.wishes, doer.runner, way_back=False)
+    return "%s, which was there before, is back" % doer.previous
 
 
 def make_absent(sink: Sink, runner: Runner, check: bool = False) -> Done:
@@ -536,7 +661,8 @@ def make_absent(sink: Sink, runner: Runner, check: bool = False) -> Done:
 
 def _leavings(root: Root, state: DriverState) -> List[str]:
     """Return what no package removes; our record goes last, since it says what else is ours."""
-    paths = [*([] if state.packages else [SOURCE_TREE]), INSTALL_LOG, FAILED_LOG, PACKAGES]
+    lists = _lists(root, state.record.lists)
+    paths = [*([] if state.packages else [SOURCE_TREE]), INSTALL_LOG, FAILED_LOG, PACKAGES, *lists]
     found = [path for path in paths if root.exists(path)]
     rest = plan_absent(state, (), found).steps
     return found if rest or not root.exists(RECORD) else [RECORD]

@@ -10,9 +10,16 @@ how far the other came, and plans the rest.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import (
+    Repository,
+    is_set_up,
+    repository_obstacles,
+    wrong_repository,
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
     CRITICAL,
     INFO,
@@ -20,6 +27,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
     WARNING,
     Finding,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import SOURCES, parse_sources
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
     NODES,
     PCI_DRIVER,
@@ -38,6 +46,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     DkmsTree,
     DriverState,
     Holder,
+    is_driver_package,
     names_modules,
     names_nodes,
 )
@@ -106,6 +115,8 @@ class Offer(NamedTuple):
     """What a source offers. SHA256 of the .deb at PATH; both None for a package that apt gets from a repository.
 
     PACKAGE and the rest are None as long as the file has not been looked at. SDK: the vendor's version ("3.6.4").
+    PARTS: the offers of a driver's files, where it comes in several, in the order of installation; SHA256 is of all
+    then, PACKAGE the names of all. REPOSITORY: where apt gets the package, if we set that up.
     """
 
     sha256: Optional[str] = None
@@ -118,6 +129,14 @@ class Offer(NamedTuple):
     size_mib: Optional[int] = None
     sdk: Optional[str] = None
     problem: Optional[str] = None
+    provides: str = ""
+    parts: Tuple[Offer, ...] = ()
+    repository: Optional[Repository] = None
+
+    @property
+    def packages(self) -> List[str]:
+        """Names of the packages, as far as they are known."""
+        return (self.package or "").split()
 
 
 class DriverWishes(NamedTuple):
@@ -154,25 +173,50 @@ class Plan(NamedTuple):
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-_SOURCES = ("file", "path", "url", "package")
+_PLACES = ("file", "path", "url")
+_SOURCES = (*_PLACES, "files", "package")
 
 
 def wrong_source(source: Mapping[str, Any]) -> Optional[str]:
     """Return what is wrong with a source as the user wrote it, in one sentence; None if it can be used."""
     given = [name for name in _SOURCES if source.get(name)]
     if len(given) != 1:
-        return "source: give one of file, path, url and package; %s given" % (" and ".join(given) or "none is")
+        return "source: give one of file, path, url, files and package; %s given" % (" and ".join(given) or "none is")
+    (kind,) = given
+    sha256 = source.get("sha256")
+    if kind == "package":
+        if sha256:
+            return "source: sha256 is for files; apt checks packages of a repository itself"
+        if not is_driver_package(source["package"]):
+            return (
+                "source: package %r is no AXCL driver; write the name of its package, such as axclhost"
+                % (source["package"])
+            )
+        return wrong_repository(source["repository"]) if source.get("repository") else None
+    if source.get("repository"):
+        return "source: repository is for a package; write package: axclhost beside it"
+    if source.get("version"):
+        return "source: version is for packages of a repository; a %s has its own" % kind
+    if kind == "files":
+        if sha256:
+            return "source: sha256 stands with each of the files"
+        wrong = (_wrong_file(one, bool(source.get("checksum_none_accepted"))) for one in source["files"])
+        return next((trouble for trouble in wrong if trouble is not None), None)
+    return _wrong_file(source, bool(source.get("checksum_none_accepted")))
+
+
+def _wrong_file(source: Mapping[str, Any], unchecked: bool) -> Optional[str]:
+    """Return what is wrong with one .deb file as the user wrote it; UNCHECKED: it may come without a checksum."""
+    given = [name for name in _PLACES if source.get(name)]
+    if len(given) != 1:
+        return "source: files: give one of file, path and url for each; %s given" % (" and ".join(given) or "none is")
     (kind,) = given
     sha256 = source.get("sha256")
     if sha256 and not _SHA256.fullmatch(sha256):
         return "source: sha256 %r is no checksum; it has 64 hexadecimal digits" % sha256
-    if kind == "package":
-        return "source: sha256 is for files; apt checks packages of a repository itself" if sha256 else None
-    if source.get("version"):
-        return "source: version is for packages of a repository; a %s has its own" % kind
     if kind == "url" and not re.match(r"(?:https?|ftp|file)://", source["url"]):
         return "source: url %r is no address; write https://..." % source["url"]
-    if not sha256 and not source.get("checksum_none_accepted"):
+    if not sha256 and not unchecked:
         return (
             "source: %s needs sha256, so that what is built into the kernel is what you mean; "
             "or set checksum_none_accepted: true" % kind
@@ -202,9 +246,59 @@ def is_installed(state: DriverState, offer: Optional[Offer]) -> bool:
     if offer is None:
         return True
     if offer.sha256 is not None:
-        return state.record.sha256 == offer.sha256 and state.record.package in state.packages
+        names = (state.record.package or "").split()
+        return state.record.sha256 == offer.sha256 and bool(names) and all(name in state.packages for name in names)
     package = state.packages.get(offer.package or "")
     return package is not None and offer.version in (None, package.version)
+
+
+def sha256_of_all(checksums: Sequence[str]) -> str:
+    """Return by what a driver in these files is recognised, in whatever order they are: one file's own checksum."""
+    if len(checksums) == 1:
+        return checksums[0]
+    return hashlib.sha256("".join(one + "\n" for one in sorted(checksums)).encode("ascii")).hexdigest()
+
+
+def _relations(depends: str) -> List[List[str]]:
+    """Return the names in a control field of relations: a list of alternatives for each."""
+    return [
+        [re.split(r"[\s(:\[<]", one.strip(), maxsplit=1)[0] for one in relation.split("|")]
+        for relation in depends.split(",")
+        if relation.strip()
+    ]
+
+
+def _brings(part: Offer) -> List[str]:
+    return [str(part.package), *(name for names in _relations(part.provides) for name in names)]
+
+
+def all_of(parts: Sequence[Offer]) -> Offer:
+    """Return the offer of a driver in several files: whole if each is, in an order in which dpkg can unpack them."""
+    sha256 = sha256_of_all([str(part.sha256) for part in parts])
+    bad = next((part for part in parts if part.problem is not None), None)
+    if bad is not None:
+        return bad._replace(sha256=sha256)
+    left, ordered = sorted(parts, key=lambda part: str(part.package)), []  # type: List[Offer], List[Offer]
+    while left:
+        waits = {name: part for part in left for name in _brings(part)}
+        ready = [
+            part
+            for part in left
+            if not any(waits.get(name, part) is not part for names in _relations(part.depends) for name in names)
+        ]
+        ordered += ready or left  # a ring of them is dpkg's to break
+        left = [part for part in left if part not in ordered]
+    sizes = [part.size_mib for part in ordered]
+    return Offer(
+        sha256=sha256,
+        file_name=", ".join(part.file_name for part in ordered),
+        package=" ".join(sorted(str(part.package) for part in ordered)),
+        version=next((part.version for part in ordered), None),
+        depends=", ".join(part.depends for part in ordered if part.depends),
+        size_mib=None if None in sizes else sum(size or 0 for size in sizes),
+        sdk=next((part.sdk for part in ordered if part.sdk is not None), None),
+        parts=tuple(ordered),
+    )
 
 
 def failure(sha256: Optional[str], release: Optional[str]) -> str:
@@ -315,22 +409,10 @@ def _obstacles(state: DriverState, offer: Optional[Offer], wishes: DriverWishes)
         return ["no AXCL driver is installed and there is no source to install one from; give one"]
     if offer.problem is not None:
         return ["%s: %s; get it again" % (offer.path or offer.file_name, offer.problem)]
-    if offer.package is not None and offer.sha256 is not None and not re.search(r"axcl", offer.package):
-        found.append(
-            "%s holds the package %s, which is no AXCL driver; give the driver's package" % (offer.path, offer.package)
-        )
-    wrong = offer.architecture not in (None, "all", state.architecture)
-    named = [machine for word, machine in _NAMED_FOR if word in offer.file_name]
-    if wrong or (named and state.architecture not in named):
-        found.append(
-            "%s is built for %s and this host is %s; take the package for %s"
-            % (
-                offer.path or offer.file_name or offer.package,
-                offer.architecture if wrong else named[0],
-                state.architecture,
-                state.architecture,
-            )
-        )
+    for part in offer.parts or (offer,):
+        found += _wrong_part(part, str(state.architecture), offer.parts)
+    if offer.repository is not None:
+        found += repository_obstacles(state.apt, offer.repository, state.architecture)
     if state.secure_boot and not (brings_dkms(state, offer, wishes) and state.key_enrolled):
         found.append(
             "Secure Boot is on, so this kernel takes only signed modules; switch it off in the firmware, or take a "
@@ -362,6 +444,36 @@ def _obstacles(state: DriverState, offer: Optional[Offer], wishes: DriverWishes)
     missing = _missing(state, wishes)
     if missing and not wishes.prepare:
         found.append("not installed, and prepare is off: %s; install that first" % ", ".join(missing))
+    return found
+
+
+def _wrong_part(offer: Offer, architecture: str, parts: Sequence[Offer]) -> List[str]:
+    """Return what speaks against installing one file of a driver that comes in all PARTS."""
+    found: List[str] = []
+    what = offer.path or offer.file_name or offer.package
+    if offer.package is not None and offer.sha256 is not None and not is_driver_package(offer.package):
+        told = "%s holds the package %s, which is no AXCL driver; give the driver's package"
+        found.append(told % (what, offer.package))
+    wrong = offer.architecture not in (None, "all", architecture)
+    named = [machine for word, machine in _NAMED_FOR if word in offer.file_name]
+    if wrong or (named and architecture not in named):
+        found.append(
+            "%s is built for %s and this host is %s; take the package for %s"
+            % (what, offer.architecture if wrong else named[0], architecture, architecture)
+        )
+    twins = [part for part in parts if part.package == offer.package]
+    if len(twins) > 1 and twins[0] is offer:
+        found.append(
+            "the package %s is in more than one of the files (%s); give each once"
+            % (offer.package, ", ".join(part.file_name for part in twins))
+        )
+    brought = {name for part in parts or (offer,) for name in _brings(part)} if offer.sha256 is not None else set()
+    for names in _relations(offer.depends) if brought else ():
+        if all(is_driver_package(name) and name not in brought for name in names):
+            found.append(
+                "%s needs the package %s, which is not among the files; give all files of the driver"
+                % (what, " or ".join(names))
+            )
     return found
 
 
@@ -509,25 +621,33 @@ def plan_present(
     HOLDERS: processes that use the card. SANDBOX: what apt's sandbox file held before we installed anything.
     """
     warnings = _warnings(state, offer)
+    repository = _repository(state, offer)
     if is_installed(state, offer):
-        steps = _after_install(state, wishes, sandbox)
+        steps = repository + _after_install(state, wishes, sandbox)
         obstacles: List[str] = []
+        if offer is not None and offer.repository is not None:
+            # What is installed works without the key; only what has to be done needs it.
+            told = repository_obstacles(state.apt, offer.repository, state.architecture)
+            obstacles, warnings = (told, warnings) if repository else ([], warnings + told)
         if any(step.kind in ("tree", "build") for step in steps):
             missing = _missing(state, wishes)
             if missing and wishes.prepare:
                 steps.insert(0, _tools(missing))
             elif missing:
-                obstacles = _obstacles(state, Offer(package="axclhost"), wishes)
+                obstacles += _obstacles(state, Offer(package="axclhost"), wishes)
         steps += _loading(state) if not any(step.kind == "build" for step in steps) else []
         steps += nodes_step(state, wishes)
         return Plan(steps, [], obstacles, warnings, [])
     obstacles = _obstacles(state, offer, wishes)
-    steps = []
+    steps = repository
     missing = _missing(state, wishes)
     if missing and wishes.prepare:
         steps.append(_tools(missing))
     if state.loaded:
         obstacles += busy(holders)
+    if offer is not None and offer.sha256 is None and not offer.problem:
+        name = "%s=%s" % (offer.package, offer.version) if offer.version else str(offer.package)
+        steps.append(Step("fetch", name, None, "fetched", "before the driver that is there is taken away"))
     steps += _taking_away(state)
     what = "the driver's package" if offer is None or offer.package is None else offer.package
     version = None if offer is None else offer.version
@@ -535,6 +655,24 @@ def plan_present(
         version = "%s, SDK %s" % (version or "?", offer.sdk)
     steps.append(Step("install", what, None, version or "installed", "the driver, its tools and the card's firmware"))
     return Plan(steps, _predicted(state, offer, wishes), obstacles, warnings, _unknown(state, offer))
+
+
+def _repository(state: DriverState, offer: Optional[Offer]) -> List[Step]:
+    """Return the step that sets a repository up, or (where the driver comes from elsewhere now) that takes it away."""
+    pin = state.record.pin
+    if offer is not None and offer.repository is None and pin is not None:
+        return [Step("unlist", state.record.lists or "", pin, None, "the driver comes from elsewhere now")]
+    if offer is None or offer.repository is None:
+        return []
+    asked = offer.repository
+    known = is_set_up(state.apt, asked, str(state.architecture), pin)
+    if known and is_installed(state, offer):
+        return []
+    name = "%s %s" % (asked.uri, asked.suite)
+    why = "apt's source of the driver, and pinned so that nothing else comes from there"
+    if known:
+        return [Step("repository", name, "known", "read again", "what it has now")]
+    return [Step("repository", name, None, "known", why)]
 
 
 def _tools(missing: Sequence[str]) -> Step:
@@ -585,6 +723,10 @@ def _predicted(state: DriverState, offer: Optional[Offer], wishes: DriverWishes)
 
 def _unknown(state: DriverState, offer: Optional[Offer]) -> List[str]:
     unknown = ["whether the driver builds for kernel %s: unknown until it has been built" % (state.kernel or "?")]
+    if offer is not None and offer.repository is not None:
+        if offer.repository.key is None:
+            unknown.append("whether the repository's key is the right one: unknown until it has been fetched")
+        unknown.append("whether the repository can be reached and has the package: unknown until apt has read it")
     if offer is not None and offer.package is None:
         unknown.insert(0, "name, version and architecture of the package: unknown until it has been fetched")
     unknown.append("which udev rules and autoload files are replaced: unknown until the package is unpacked")
@@ -780,6 +922,19 @@ def _card_proof(bdf: str, driver: Optional[str], table: Optional[Table], events:
         )
     )
     return found
+
+
+def repository_as_data(state: DriverState) -> Optional[Dict[str, Any]]:
+    """Return the apt repository that we have set up, as plain data; None if there is none."""
+    named = parse_sources(SOURCES, state.apt.texts.get(SOURCES, "")) if state.record.pin is not None else []
+    if not named:
+        return None
+    return {
+        "uri": named[0].uri,
+        "suite": named[0].suite,
+        "fingerprints": list(state.apt.fingerprints),
+        "pin": state.record.pin,
+    }
 
 
 def kernels_as_data(state: DriverState) -> List[Dict[str, Any]]:

@@ -14,6 +14,7 @@ import os
 import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import NO_APT, Apt, read_apt
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import MODULES as ALL_MODULES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import NODES, Driver, read_driver
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
@@ -107,6 +108,7 @@ class Card(NamedTuple):
 class Record(NamedTuple):
     """What we have installed: the checksum of the .deb file, and what else is ours to remove.
 
+    SHA256 and PACKAGE of a driver in several files: a checksum of theirs all, and the names with blanks between them.
     FAILED: checksum of a file that was to replace it, and the kernel's release for which that did not build.
     """
 
@@ -116,6 +118,8 @@ class Record(NamedTuple):
     group: Optional[str]  # a group that we have made
     failed: Optional[str]
     held: bool  # the hold is ours
+    pin: Optional[str] = None  # what apt's preferences match the repository by that we have set up
+    lists: Optional[str] = None  # what the names of the files begin with that apt keeps of it
 
 
 NO_RECORD = Record(None, None, None, None, None, False)
@@ -147,6 +151,7 @@ class DriverState(NamedTuple):
     stale: Tuple[str, ...]  # srcversions differ: loaded modules that are not the installed ones
     record: Record
     failed_log: bool  # of the build that FAILED in the record tells of
+    apt: Apt = NO_APT
 
     @property
     def loaded(self) -> Tuple[str, ...]:
@@ -170,11 +175,16 @@ def parse_record(text: Optional[str]) -> Record:
         data: Any = json.loads(text or "")
         if data["schema"] != RECORD_SCHEMA:
             return NO_RECORD
-        texts = [data.get(name) for name in Record._fields[:5]]
+        texts = [data.get(name) for name in Record._fields if name != "held"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return NO_RECORD
     known = [word if isinstance(word, str) else None for word in texts]
-    return Record(known[0], known[1], known[2], known[3], known[4], data.get("held") is True)
+    return Record(known[0], known[1], known[2], known[3], known[4], data.get("held") is True, known[5], known[6])
+
+
+def is_driver_package(name: str) -> bool:
+    """Return True for the names that packages of the driver have."""
+    return _AXCL_PACKAGE.fullmatch(name) is not None
 
 
 def is_driver_package(name: str) -> bool:
@@ -315,4 +325,5 @@ def read_driver_state(root: Root) -> DriverState:
         stale=read_stale(root, kernels),
         record=parse_record(root.text(RECORD)),
         failed_log=root.exists(FAILED_LOG),
+        apt=read_apt(root),
     )

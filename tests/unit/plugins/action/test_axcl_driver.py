@@ -20,6 +20,8 @@ from typing import Any, Dict
 import pytest
 
 import ansible_collections
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import PRIVATE, armour
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import keys
 
 CONTENT = b"a package"
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -50,7 +52,8 @@ class Action(ActionModule):
 
     def _execute_module(self, module_args=None, task_vars=None, **more):
         told["asked"].append(module_args)
-        lacks = needs and "path" not in (module_args.get("source") or {})
+        source = module_args.get("source") or {}
+        lacks = needs and any("path" not in one for one in source.get("files") or [source])
         return {"changed": False, "needs_file": True} if lacks else {"changed": True}
 
     def _transfer_file(self, local, remote):
@@ -134,3 +137,52 @@ def test_wrong_sources_touch_no_host(tmp_path: pathlib.Path, source: Any, senten
     assert told["result"]["failed"] is True
     assert sentence in told["result"]["msg"]
     assert (told["asked"], told["sent"]) == ([], [])
+
+
+def test_all_files_of_a_driver_go_together(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "axcl.deb").write_bytes(b"another")
+    other = hashlib.sha256(b"another").hexdigest()
+    there = {"path": "/root/b.deb", "sha256": SHA}
+    files = [{"file": "axcl.deb", "sha256": SHA}, there, {"file": "one/axcl.deb", "sha256": other}]
+    told = run(tmp_path, {"files": files})
+    assert told["result"] == {"changed": True}
+    assert [where for _local, where in told["sent"]] == ["/tmp/x/0-axcl.deb", "/tmp/x/2-axcl.deb"]
+    assert told["asked"][0]["source"]["files"] == files
+    assert [one["path"] for one in told["asked"][1]["source"]["files"]] == [
+        "/tmp/x/0-axcl.deb",
+        "/root/b.deb",
+        "/tmp/x/2-axcl.deb",
+    ]
+    wrong = run(tmp_path, {"files": [files[0], dict(files[2], sha256=SHA)]})
+    assert "is %s and not %s; get the file again" % (other, SHA) in wrong["result"]["msg"]
+    assert (wrong["asked"], wrong["sent"]) == ([], [])
+    waived = run(tmp_path, {"files": [{"file": "axcl.deb"}], "checksum_none_accepted": True}, needs=False)
+    assert waived["asked"][0]["source"]["files"][0]["sha256"] == SHA
+
+
+@pytest.mark.parametrize("armoured", [False, True])
+def test_key_in_a_file_is_handed_over_as_text(tmp_path: pathlib.Path, armoured: bool) -> None:
+    packets = keys.public(b"one")
+    (tmp_path / "key.gpg").write_bytes(armour(packets).encode() if armoured else packets)
+    repository = {"uri": "https://example.org/apt", "suite": "axclhost", "key_file": "key.gpg"}
+    told = run(tmp_path, {"package": "axclhost", "repository": repository}, needs=False)
+    assert told["asked"][0]["source"]["repository"] == dict(repository, key=armour(packets))
+    fetched = {"uri": "https://example.org/apt", "suite": "axclhost", "key_url": "https://example.org/key"}
+    told = run(tmp_path, {"package": "axclhost", "repository": fetched}, needs=False)
+    assert told["asked"][0]["source"]["repository"] == fetched
+
+
+def test_private_key_never_leaves_the_control_node(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "key.gpg").write_bytes(keys.private(b"one"))
+    (tmp_path / "page").write_bytes(b"<html>")
+    text = armour(keys.private(b"one"))
+    for given, sentence in (
+        ({"key_file": "key.gpg"}, "key.gpg is of no use as a key: " + PRIVATE),
+        ({"key": text}, "key is of no use as a key: " + PRIVATE),
+        ({"key_file": "page"}, "page is of no use as a key: it is no OpenPGP key: it begins with b'<html>'"),
+        ({"key_file": "missing"}, "file missing on the control node"),
+    ):
+        told = run(tmp_path, {"package": "axclhost", "repository": given})
+        assert sentence in told["result"]["msg"]
+        assert (told["asked"], told["sent"]) == ([], [])

@@ -22,6 +22,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     SANDBOX,
     SANDBOX_TEXT,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import parse_deb
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
@@ -128,6 +129,8 @@ class Box(hosts.Board):
         self.before: Callable[[str], None] = lambda line: None
         self.card_alive = True
         self.installed: Dict[str, str] = {}  # name -> whole stanza
+        self.versions = ["3.6.5-m5stack1", "3.6.4-m5stack1"]  # of axclhost, in the repository that is set up
+        self.release = "Origin: stand-in\nSuite: axclhost\nArchitectures: arm64\nComponents: main\n"
         tree.file("/etc/os-release", 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
         tree.file("/proc/version", PROC_VERSION % KERNEL)
         tree.file("/proc/modules", "")
@@ -221,19 +224,21 @@ class Box(hosts.Board):
 
     def _dpkg(self, words: List[str]) -> Ran:
         if "--install" in words:
-            return self._install(words[-1])
+            paths = words[words.index("--install") + 1 :]
+            missing = [path for path in paths if not self.has(path)]
+            if missing:
+                return Ran(1, "cannot access archive " + missing[0])
+            controls = [parse_deb(self.path(path).read_bytes()).control or {} for path in paths]
+            return self._install({one.get("Package", "axclhost"): one.get("Version", "1.0.0") for one in controls})
         if "--purge" in words:
-            return self._purge(words[-1])
+            return self._purge(words[words.index("--purge") + 1 :])
         return Ran(2, "unknown option")
 
     def _dpkg_deb(self, words: List[str]) -> Ran:
         return Ran(0, "Package: axclhost\nVersion: 1.0.0\nArchitecture: all\nDepends: gcc\n")
 
-    def _install(self, path: str) -> Ran:
-        if not self.has(path):
-            return Ran(1, "cannot access archive")
+    def _install(self, packages: Dict[str, str]) -> Ran:
         vendor = self.family == "vendor"
-        version = "1.0.0" if vendor else "3.6.5-m5stack1"
         self.tree.file(SANDBOX, SANDBOX_TEXT + "\n")
         self.tree.file("/etc/udev/rules.d/axcl_host.rules", RULES)
         self.tree.file("/etc/modules-load.d/axcl_pcie.conf", AUTOLOAD)
@@ -245,7 +250,8 @@ class Box(hosts.Board):
         else:
             self.tree.file("/usr/src/axclhost-1.0/dkms.conf", 'BUILT_MODULE_NAME[3]="axcl_host"\n')
             self._dkms(["add", "axclhost/1.0"])
-        self.add_package("axclhost", version=version, status="install ok half-configured")
+        for name, version in packages.items():
+            self.add_package(name, version=version, status="install ok half-configured")
         if "build" in self.fail:
             self.tree.file(INSTALL_LOG, self.fail["build"][1])
             return Ran(1, "E: build driver fail, please check /var/log/axclhost-install.log")
@@ -257,10 +263,11 @@ class Box(hosts.Board):
                 self._modprobe([module])
         else:
             self._dkms(["install", "axclhost/1.0", "-k", KERNEL])
-        self.add_package("axclhost", version=version)
+        for name, version in packages.items():
+            self.add_package(name, version=version)
         return Ran(0, "Setting up axclhost")
 
-    def _purge(self, name: str) -> Ran:
+    def _purge(self, names: Sequence[str]) -> Ran:
         for path in (
             "/etc/udev/rules.d/axcl_host.rules",
             "/etc/modules-load.d/axcl_pcie.conf",
@@ -273,7 +280,8 @@ class Box(hosts.Board):
             self.remove(path)
         for module in MODULES:
             self.remove("/lib/modules/%s/extra/%s.ko" % (KERNEL, module))
-        self.drop_package(name)
+        for name in names:
+            self.drop_package(name)
         return Ran(0, "")
 
     def built(self, release: str, where: str, srcversion: str = "ABC") -> None:
@@ -377,12 +385,28 @@ class Box(hosts.Board):
     def _apt_get(self, words: List[str]) -> Ran:
         if "--simulate" in words:
             return Ran(0, "")
+        if words[-1] == "update":
+            options = dict(word.split("=", 1) for word in words if "=" in word)
+            where = options.get("Dir::State::Lists", str(self.path("/var/lib/apt/lists")))[len(str(self.tree.path)) :]
+            if "Dir::Etc::SourceList" in options:
+                self.tree.file(where + "/example.org_apt_dists_axclhost_InRelease", self.release)
+            return Ran(0, "Reading package lists...")
+        if "--download-only" not in words:
+            name, _equals, version = words[-1].partition("=")
+            if name == "axclhost":
+                if version and version not in self.versions:
+                    return Ran(100, "E: Version '%s' for 'axclhost' was not found" % version)
+                return self._install({name: version or self.versions[0]})
         for word in words:
             if word.startswith("linux-headers-"):
                 self.kernel_installed(word[len("linux-headers-") :])
             elif word in ("dkms", "gcc", "make", "patch", "kmod"):
                 self.add_package(word)
         return Ran(0, "")
+
+    def _apt_cache(self, words: List[str]) -> Ran:
+        row = " axclhost | %s | https://example.org/apt axclhost/main arm64 Packages\n"
+        return Ran(0, "".join(row % version for version in self.versions))
 
     def _dmesg(self, words: List[str]) -> Ran:
         return Ran(0, "")

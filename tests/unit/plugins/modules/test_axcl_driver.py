@@ -12,7 +12,9 @@ import pytest
 from ansible.module_utils import basic
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import PACKAGES
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import PRIVATE, armour, parse_keyring
 from ansible_collections.edgenpu.tuning.plugins.modules import axcl_driver
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import keys
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import SMI, VENDOR_FILE, Box, deb
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.hosts import BDF
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
@@ -155,10 +157,10 @@ def test_absent(host: Host) -> None:
 
 SHA = "ab" * 32
 WRONG: List[Tuple[Dict[str, Any], str]] = [
-    ({"source": {}}, "source: give one of file, path, url and package; none is given"),
+    ({"source": {}}, "source: give one of file, path, url, files and package; none is given"),
     (
         {"source": {"path": "/a.deb", "url": "https://x/a.deb", "sha256": SHA}},
-        "source: give one of file, path, url and package; path and url given",
+        "source: give one of file, path, url, files and package; path and url given",
     ),
     (
         {"source": {"path": "/a.deb"}},
@@ -207,6 +209,165 @@ def test_wrong_checksum_and_files_that_are_no_package(host: Host) -> None:
         assert host.run(source=bad).status == 1
     host.source()
     assert host.box.snapshot() == before
+
+
+def test_driver_in_several_files(host: Host) -> None:
+    host.box.family = "dkms"
+    one = host.source("a.deb", deb(Package="axclhost-dkms", depends="dkms, axclhost-firmware", version="3.6.4-1"))
+    two = host.source("b.deb", deb(Package="axclhost-firmware", depends="", version="3.6.4-1"))
+    files = [dict(one, path=None, file="a.deb"), two]
+    assert host.run(source={"files": files}).data["needs_file"] is True
+    before = host.box.snapshot()
+    bad = host.run(source={"files": [one, dict(two, sha256=SHA)]})
+    assert (bad.status, host.box.snapshot()) == (1, before)
+    assert bad.data["msg"].startswith("/root/b.deb: its sha256 is %s and not %s" % (two["sha256"], SHA))
+    copied = [dict(one, file="a.deb"), two]
+    result = host.run(source={"files": copied})
+    assert (result.status, result.data["changed"]) == (0, True), result.data
+    assert [package["name"] for package in result.data["packages"]] == ["axclhost-dkms", "axclhost-firmware"]
+    host.box.remove("/root")
+    for order in (files, files[::-1]):
+        assert host.run(source={"files": order}).data["changed"] is False
+    anything = [{"path": "/root/a.deb"}, {"path": "/root/b.deb"}]
+    assert "needs sha256" in host.run(source={"files": anything}).data["msg"]
+
+
+def test_files_of_a_killed_run_are_not_copied_again(host: Host) -> None:
+    host.box.family = "dkms"
+    one = host.source("a.deb", deb(Package="axclhost-dkms", depends="dkms", version="3.6.4-1"))
+    two = host.source("b.deb", deb(Package="axclhost-firmware", depends="", version="3.6.4-1"))
+    host.run(source={"files": [one, two]})
+    host.box.drop_package("axclhost-firmware")
+    files = [{"file": "a.deb", "sha256": one["sha256"]}, {"file": "b.deb", "sha256": two["sha256"]}]
+    assert host.run(source={"files": files}).data["changed"] is True
+
+
+KEY = armour(keys.public(b"one", user="Stand-in"))
+FINGERPRINT = parse_keyring(KEY.encode()).keys[0].fingerprint
+REPOSITORY: Dict[str, Any] = {
+    "uri": "https://example.org/apt",
+    "suite": "axclhost",
+    "components": ["main"],
+    "key": KEY,
+    "fingerprint": [" ".join(FINGERPRINT[at : at + 4] for at in range(0, 40, 4)).lower()],
+}
+
+
+def from_repository(**more: Any) -> Dict[str, Any]:
+    return {"package": "axclhost", "version": "3.6.5-m5stack1", "repository": dict(REPOSITORY, **more)}
+
+
+@pytest.fixture
+def dkms(host: Host) -> Host:
+    host.box.family = "dkms"
+    host.table = TABLE.replace("V3.6.4", "V3.6.5")
+    return host
+
+
+def test_from_a_repository(dkms: Host) -> None:
+    predicted = dkms.run(check=True, source=from_repository())
+    assert (predicted.status, dkms.box.commands) == (0, [])
+    assert predicted.data["repository"] is None
+    headers = [one["after_header"] for one in predicted.data["diff"]]
+    assert {"/etc/apt/keyrings/edgenpu-axcl.asc", "/etc/apt/sources.list.d/edgenpu-axcl.sources"} <= set(headers)
+    result = dkms.run(source=from_repository())
+    assert (result.status, result.data["changed"]) == (0, True), result.data
+    assert result.data["repository"] == {
+        "uri": "https://example.org/apt",
+        "suite": "axclhost",
+        "fingerprints": [FINGERPRINT],
+        "pin": 'origin "example.org"',
+    }
+    count = len(dkms.box.commands)
+    again = dkms.run(source=from_repository())
+    assert (again.status, again.data["changed"], again.data["diff"]) == (0, False, [])
+    assert [line for line in dkms.box.commands[count:] if line.startswith(("apt", "dpkg"))] == []
+    assert "repository" in dkms.run(state="absent").data
+
+
+def test_key_is_fetched_once(dkms: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: List[str] = []
+    dkms.box.tree.file("/fetched", keys.public(b"one"))
+
+    def fetch_file(module: Any, url: str, timeout: int) -> str:
+        asked.append(url)
+        return "/fetched"
+
+    monkeypatch.setattr(axcl_driver, "fetch_file", fetch_file)
+    source = from_repository(key=None, key_url="https://example.org/key.gpg")
+    assert "until it has been fetched" in " ".join(dkms.run(check=True, source=source).data["unknown"])
+    assert asked == []
+    assert dkms.run(source=source).data["changed"] is True
+    assert dkms.run(source=source).data["changed"] is False
+    assert asked == ["https://example.org/key.gpg"]
+    dkms.box.tree.file("/fetched", keys.public(b"two"))
+    other = parse_keyring(keys.public(b"two")).keys[0].fingerprint
+    rolled = dict(source, repository=dict(source["repository"], fingerprint=[other]))
+    assert dkms.run(source=rolled).data["repository"]["fingerprints"] == [other]
+
+
+def test_fingerprint_may_be_waived_in_so_many_words(dkms: Host) -> None:
+    source = from_repository(fingerprint=None, fingerprint_none_accepted=True)
+    assert dkms.run(source=source).data["changed"] is True
+
+
+WRONG_REPOSITORIES: Dict[str, Any] = {
+    "password": ({"uri": "https://me:secret@example.org/apt"}, "uri holds a name or a password"),
+    "no address": ({"uri": "example.org"}, "uri 'example.org' is no address; write https://..."),
+    "no suite": ({"suite": "a b"}, "suite 'a b' is no name"),
+    "no components": ({"components": []}, "components: name at least one, such as main"),
+    "flat with components": ({"suite": "./"}, "components: a suite that ends with / has none"),
+    "odd component": ({"components": ["main\nTrusted: yes"]}, "component 'main\\nTrusted: yes' is no name"),
+    "two keys": ({"key_file": "x"}, "give one of key, key_file and key_url; key and key_file given"),
+    "no key": ({"key": None}, "give one of key, key_file and key_url; none is given"),
+    "no fingerprint": ({"fingerprint": None}, "fingerprint is needed, so that the key is the one that you mean"),
+    "short": ({"fingerprint": ["5BA361C8BEAF38B8"]}, "fingerprint '5BA361C8BEAF38B8' is none; it has 40 hexadecimal"),
+    "fetched without": (
+        {"key": None, "key_url": "https://x/k", "fingerprint": None, "fingerprint_none_accepted": True},
+        "a key that is fetched needs its fingerprint, from a place that you trust",
+    ),
+    "another's": (
+        {"fingerprint": ["ab" * 20]},
+        "the key in key has the fingerprint %s (Stand-in) and not %s; nothing was changed" % (FINGERPRINT, "AB" * 20),
+    ),
+    "one of two": (
+        {"key": armour(keys.public(b"one") + keys.public(b"two"))},
+        "the key in key, one of 2, has the fingerprint "
+        + parse_keyring(keys.public(b"two")).keys[0].fingerprint
+        + " and not "
+        + FINGERPRINT,
+    ),
+    "private": ({"key": armour(keys.private(b"one"))}, "key is of no use as a key: " + PRIVATE),
+    "garbled": ({"key": KEY[:-60]}, "key is of no use as a key: it is cut off"),
+    "expired": (
+        {"key": armour(keys.public(b"one") + keys.signature(b"one", 0x13, keys.CREATED_S, 86400))},
+        "the repository's key %s expired " % FINGERPRINT,
+    ),
+    "revoked": (
+        {"key": armour(keys.public(b"one") + keys.signature(b"one", 0x20, keys.CREATED_S, 0))},
+        "the repository's key %s was revoked by its owner; get the present one" % FINGERPRINT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_REPOSITORIES)
+def test_wrong_repository_gets_one_sentence(dkms: Host, name: str) -> None:
+    more, sentence = WRONG_REPOSITORIES[name]
+    before = dkms.box.snapshot()
+    for check in (True, False):
+        result = dkms.run(check=check, source=from_repository(**more))
+        assert result.status == 1
+        assert sentence in result.data["msg"]
+    assert (dkms.box.snapshot(), dkms.box.commands) == (before, [])
+
+
+def test_repository_is_for_packages(dkms: Host) -> None:
+    source = dict(dkms.source(), repository=REPOSITORY)
+    assert dkms.run(source=source).data["msg"] == (
+        "source: repository is for a package; write package: axclhost beside it"
+    )
+    wrong = dict(from_repository(), package="vim")
+    assert "package 'vim' is no AXCL driver" in dkms.run(source=wrong).data["msg"]
 
 
 def test_without_checksum_in_so_many_words(host: Host) -> None:

@@ -206,6 +206,112 @@ def test_upgrade_takes_the_old_one_away_first(box: Box) -> None:
     assert len([name for name in box.root.names(driver.PACKAGES) if name.endswith(".deb")]) == 1
 
 
+def split(box: Box, version: str = "3.6.5-1") -> Offer:
+    """Return what a driver in three files offers, as Radxa has it."""
+    contents = [
+        drivers.deb(Package="task-axclhost", version=version, depends="axclhost-dkms, axclhost-firmware"),
+        drivers.deb(Package="axclhost-firmware", version=version, depends=""),
+        drivers.deb(Package="axclhost-dkms", version=version, depends="dkms (>= 2), axclhost-firmware (>= 3) | x"),
+    ]
+    names = ["%s_%s_all.deb" % (name, version) for name in ("task-axclhost", "axclhost-firmware", "axclhost-dkms")]
+    paths = [box.package_file(data, name) for data, name in zip(contents, names)]
+    sums: List[Optional[str]] = [hashlib.sha256(data).hexdigest() for data in contents]
+    return driver.look_at_debs(box.root, paths, names, sums, None, box.run)
+
+
+def have(box: Box, offer: Offer) -> Done:
+    """Have what is offered."""
+    return driver.make_present(box.kernel, offer, WISHES, box.run)
+
+
+def test_driver_in_several_files(tree: Tree) -> None:
+    box = Box(tree, "dkms")
+    done = have(box, split(box))
+    assert (done.obstacles, done.refused) == ([], [])
+    assert done.changes[0].path == "install: axclhost-dkms axclhost-firmware task-axclhost"
+    (line,) = [line for line in box.commands if line.startswith("dpkg")]
+    order = [drivers.parse_deb(box.path(path).read_bytes()).control for path in line.split()[3:]]
+    assert [(one or {})["Package"] for one in order] == ["axclhost-firmware", "axclhost-dkms", "task-axclhost"]
+    state = read_driver_state(box.root)
+    assert {name: one.want for name, one in state.packages.items()} == dict.fromkeys(
+        ("axclhost-dkms", "axclhost-firmware", "task-axclhost"), "hold"
+    )
+    assert state.record.sdk == "3.6.5"
+    before, count = box.snapshot(), len(box.commands)
+    assert have(box, split(box)).changes == []
+    assert (box.snapshot(), box.commands[count:]) == (before, [])
+    box.drop_package("axclhost-firmware")
+    assert "install" in kinds(have(box, split(box)))
+
+
+def test_several_files_are_upgraded_and_go_together(tree: Tree) -> None:
+    box = Box(tree, "dkms")
+    before = {path: value for path, value in box.snapshot().items() if value[0] != "directory"}
+    have(box, split(box))
+    box.commands.clear()
+    have(box, split(box, "3.10.2-1"))
+    purged = "dpkg --force-remove-reinstreq --purge axclhost-dkms axclhost-firmware task-axclhost"
+    assert [line for line in box.commands if "--purge" in line] == [purged]
+    assert {one.version for one in read_driver_state(box.root).packages.values()} == {"3.10.2-1"}
+    assert len([name for name in box.root.names(driver.PACKAGES) if name.endswith(".deb")]) == 3
+    have(box, split(box))
+    assert {one.version for one in read_driver_state(box.root).packages.values()} == {"3.6.5-1"}
+    assert install(box).refused == []
+    assert list(read_driver_state(box.root).packages) == ["axclhost"]
+    driver.make_absent(box.kernel, box.run)
+    after = {path: value for path, value in box.snapshot().items() if value[0] != "directory" and path[:6] != "/root/"}
+    assert after == before
+
+
+def test_several_files_of_which_the_new_ones_fail_go_back(tree: Tree) -> None:
+    box = Box(tree, "dkms")
+    have(box, split(box))
+    was = read_driver_state(box.root)
+    new = split(box, "3.10.2-1")
+    first = driver.cached(str(new.sha256), new.parts[0].sha256)
+    box.fail["dpkg --force-confnew --install " + first] = (1, "dpkg: error")
+    with pytest.raises(Failed) as caught:
+        have(box, new)
+    assert str(caught.value).endswith("failed: dpkg: error; the package that was there before is back")
+    now = read_driver_state(box.root)
+    assert (now.record, now.packages, now.loaded) == (was.record, was.packages, was.loaded)
+    assert have(box, split(box)).changes == []
+
+
+def test_one_bad_file_of_several_changes_nothing(tree: Tree) -> None:
+    box = Box(tree, "dkms")
+    good = split(box)
+    before = box.snapshot()
+    paths = [str(part.path) for part in good.parts]
+    names = [part.file_name for part in good.parts]
+    sums: List[Optional[str]] = [part.sha256 for part in good.parts]
+
+    def told(at: Sequence[int] = (0, 1, 2), wrong: Sequence[Optional[str]] = sums) -> List[str]:
+        offer = driver.look_at_debs(
+            box.root, [paths[i] for i in at], [names[i] for i in at], [wrong[i] for i in at], None, box.run
+        )
+        done = have(box, offer)
+        assert (done.changes, box.snapshot(), box.commands) == ([], before, [])
+        return done.obstacles
+
+    (sentence,) = told(wrong=[sums[0], "00" * 32, sums[2]])
+    assert sentence.startswith("%s: its sha256 is %s and not 00" % (paths[1], sums[1]))
+    assert told(at=(1, 2)) == [
+        paths[2] + " needs the package axclhost-firmware, which is not among the files; give all files of the driver",
+    ]
+    assert told(at=(0, 1, 2, 1)) == [
+        "the package axclhost-dkms is in more than one of the files (%s, %s); give each once" % (names[1], names[1])
+    ]
+    box.package_file(drivers.deb(Package="axclhost-firmware", architecture="amd64", depends=""), "fw.deb")
+    box.package_file(drivers.deb(Package="vim", depends=""), "vim.deb")
+    before = box.snapshot()
+    paths, names, sums = ["/root/fw.deb", "/root/vim.deb"], ["fw.deb", "vim.deb"], [None, None]
+    assert told(at=(0, 1), wrong=sums) == [
+        "/root/fw.deb is built for amd64 and this host is arm64; take the package for arm64",
+        "/root/vim.deb holds the package vim, which is no AXCL driver; give the driver's package",
+    ]
+
+
 def test_downgrade(box: Box) -> None:
     install(box, path=other(box))
     install(box)
