@@ -103,6 +103,12 @@ def _kill(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _revive(arguments: argparse.Namespace) -> int:
+    with _known_function(arguments) as twin:
+        twin.revive(arguments.bdf, after_reset=arguments.after_reset, patience_s=arguments.patience)
+    return 0
+
+
 @contextmanager
 def _known_function(arguments: argparse.Namespace) -> Iterator[Twin]:
     twin = _running(arguments.name)
@@ -159,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--bdf", default=DEFAULT_CARD, help=f"port or endpoint (default {DEFAULT_CARD})")
     sub = verb("kill", _kill, "make the card dead: its registers read all ones until the next reset or reboot")
     sub.add_argument("--bdf", default=DEFAULT_CARD, help=f"which function (default {DEFAULT_CARD})")
+    sub = verb("revive", _revive, "bring a dead card back")
+    sub.add_argument("--bdf", default=DEFAULT_CARD, help=f"which function (default {DEFAULT_CARD})")
+    sub.add_argument("--after-reset", action="store_true", help="as soon as the bus below its port is being reset")
+    sub.add_argument("--patience", type=float, default=600, help="seconds to wait for that (default 600)")
     verb("requirements", _requirements, "Debian packages that this host lacks, one per line", named=False)
     verb("install-requirements", _install_requirements, "apt-get install them, with sudo if needed", named=False)
     verb("prune", _prune, "remove cached builds that the present sources do not lead to", named=False)

@@ -25,6 +25,8 @@ STATE_FILE = "state.json"
 #: Name of the twin that a build boots. There is one at a time; a killed build may leave it running.
 BUILD_NAME = ".build"
 _PORT_TRIES = 20
+#: The word of a port's registers that ends with Bridge Control, and the bit that holds the bus below in reset.
+_BRIDGE_CONTROL, _BUS_RESET = 0x3C, 0x40 << 16
 
 
 def ssh_options(key: Path) -> dict[str, str]:
@@ -249,6 +251,30 @@ class Instance:
         with self._memory() as memory:
             memory.fill(base + pciconfig.PAGE, 2 * pciconfig.PAGE, 0x00)
             memory.fill(base, pciconfig.PAGE, 0xFF)
+
+    def revive(self, bdf: str, *, after_reset: bool = False, patience_s: float = 600) -> None:
+        """Give a dead function the registers that it has after a reset.
+
+        With ``after_reset`` that is done once the bus below the port above it is being reset, as hardware would do it.
+        KeyError: the board has no such function. TwinError: nobody has reset that bus within ``patience_s``.
+        """
+        function = self.board.function_at(bdf)
+        image = pciconfig.function_image(function)
+        with self._memory() as memory:
+            if after_reset:
+                control = self.board.link_ends(function)[0].config_base + _BRIDGE_CONTROL
+                deadline = time.monotonic() + patience_s
+                while not memory.read32(control) & _BUS_RESET:
+                    if time.monotonic() > deadline:
+                        raise TwinError(f"nobody has reset the bus of {bdf} within {patience_s:.0f} s")
+                    time.sleep(0.005)
+            for page in (1, 2, 0):  # what may be written first: the kernel looks at the registers
+                start = page * pciconfig.PAGE
+                memory.fill(function.config_base + start, pciconfig.PAGE, 0x00)
+                for offset in range(start, start + pciconfig.PAGE, 4):
+                    (word,) = struct.unpack_from("<I", image, offset)
+                    if word:
+                        memory.write32(function.config_base + offset, word)
 
     def _memory(self) -> qemu.Qtest:
         # One connection at a time: a second one would wait in the socket's queue and then time out.

@@ -111,6 +111,10 @@ class Twin:
         """Make a card dead until the next reset; see Instance.kill."""
         self._instance.kill(bdf)
 
+    def revive(self, bdf: str, *, after_reset: bool = False, patience_s: float = 600) -> None:
+        """Bring a dead card back, perhaps when its bus is reset; see Instance.revive."""
+        self._instance.revive(bdf, after_reset=after_reset, patience_s=patience_s)
+
     def reset(self) -> None:
         """Back to the snapshot, on the same port."""
         name, board, built, port = (

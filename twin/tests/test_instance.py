@@ -94,6 +94,12 @@ class Memory:
     def write16(self, address: int, value: int) -> None:
         struct.pack_into("<H", self.image, address - self.base, value)
 
+    def write32(self, address: int, value: int) -> None:
+        struct.pack_into("<I", self.image, address - self.base, value)
+
+    def read32(self, address: int) -> int:
+        return int(struct.unpack_from("<I", self.image, address - self.base)[0])
+
     def fill(self, address: int, size: int, value: int) -> None:
         self.image[address - self.base : address - self.base + size] = bytes([value]) * size
 
@@ -139,3 +145,24 @@ def test_only_functions_that_there_are_die(machine: tuple[Instance, Memory]) -> 
     with pytest.raises(KeyError):
         machine[0].kill("0003:34:00.0")
     assert changed(machine) == []
+
+
+def test_a_dead_card_comes_back_as_it_was(machine: tuple[Instance, Memory]) -> None:
+    machine[0].kill("0003:33:00.0")
+    machine[0].revive("0003:33:00.0")
+    assert changed(machine) == []
+
+
+def test_a_dead_card_comes_back_when_its_own_bus_is_reset(machine: tuple[Instance, Memory]) -> None:
+    twin, memory = machine
+    twin.kill("0003:33:00.0")
+    other, own = (twin.board.function_at(bdf).config_base + 0x3C for bdf in ("0003:32:02.0", "0003:32:00.0"))
+    as_made = memory.read32(other)
+    memory.write32(other, as_made | 0x00400000)
+    with pytest.raises(host.TwinError, match=r"nobody has reset the bus of 0003:33:00\.0 "):
+        twin.revive("0003:33:00.0", after_reset=True, patience_s=0.02)
+    memory.write32(other, as_made)
+    assert changed(machine) == ["0003:33:00.0"]
+    memory.write32(own, memory.read32(own) | 0x00400000)
+    twin.revive("0003:33:00.0", after_reset=True, patience_s=0.02)
+    assert changed(machine) == ["0003:32:00.0"], "that is the port, which is held in reset still"

@@ -51,18 +51,22 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository i
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, Finding
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import LISTS, OUR_FILES
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import MODULES as ALL_MODULES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
+    OLD_MODULES,
     Event,
     Table,
     driver_problem,
     find_tool,
     parse_kernel_log,
+    read_driver,
     read_table,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
     DKMS_TREES,
     FAILED_LOG,
     INSTALL_LOG,
+    MODULES,
     NO_RECORD,
     RECORD,
     RECORD_SCHEMA,
@@ -676,3 +680,23 @@ def prove(root: Root, wishes: DriverWishes, runner: Runner) -> List[Finding]:
     if tool is not None and driver_problem(state.driver) is None:
         table = read_table(runner, tool)
     return proof(state, wishes, table, kernel_events(runner))
+
+
+def unload(sink: Sink, runner: Runner) -> None:
+    """Unload the driver's modules in the vendor's order, last loaded first. Raises Failed with a sentence."""
+    loaded = {module.name for module in read_driver(sink.root).modules}
+    names = [module for module in reversed((*ALL_MODULES, *OLD_MODULES)) if module in loaded]
+    _Doer(sink, runner, None, DriverWishes()).perform(Step("unload", " ".join(names), "loaded", None, ""))
+
+
+def load(sink: Sink, runner: Runner, wishes: DriverWishes) -> None:
+    """Load the driver's modules in order, by their unit where there is one. Raises Failed with a sentence."""
+    doer = _Doer(sink, runner, None, wishes)
+    if sink.root.exists(UNIT):
+        if not doer.perform(Step("load", UNIT_NAME, None, "loaded", "")):
+            raise Failed(doer.refused[-1].why)
+        return
+    limit = limit_s(read_driver_state(sink.root), wishes) + SHORT_S
+    for module in MODULES:
+        doer.run(["modprobe", module], limit, "loading %s" % module)
+    runner(["udevadm", "settle", "--timeout=30"], SHORT_S)

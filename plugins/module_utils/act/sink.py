@@ -187,6 +187,28 @@ class Sink:
             return "clamped: the kernel took %r and keeps %r" % (value, after)
         return None
 
+    def trigger(self, path: str) -> Optional[str]:
+        """Write 1 to a file of the kernel that acts and keeps nothing; return None if it took, else the reason."""
+        try:
+            with open(self.host_path(path), "w", encoding="ascii", opener=_open_existing) as stream:
+                stream.write("1")
+        except OSError as error:
+            return self._refusal(path, "1", error)
+        return None
+
+    def set_byte(self, path: str, offset: int, value: int) -> Optional[str]:
+        """Write one byte of a device's registers; return None if it took, else the named reason."""
+        try:
+            handle = os.open(self.host_path(path), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.pwrite(handle, bytes([value]), offset)
+                kept = os.pread(handle, 1, offset)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            return self._refusal(path, "%#x" % value, error)
+        return None if kept == bytes([value]) else "clamped: written %#x, and %s is read back" % (value, kept.hex())
+
     def _refusal(self, path: str, value: str, error: OSError) -> str:
         """Name why a write failed: the errno alone does not say, the same one means different things by place.
 

@@ -856,7 +856,7 @@ def proof(state: DriverState, wishes: DriverWishes, table: Optional[Table], even
         )
     )
     for card in state.cards:
-        found += _card_proof(card.bdf, card.driver, table, events)
+        found += card_proof(card.bdf, card.driver, table, events)
     if table is not None and state.record.sdk is not None:
         for row in table.cards:
             same = None if row.firmware is None else number_of(row.firmware) == number_of(state.record.sdk)
@@ -874,7 +874,8 @@ def proof(state: DriverState, wishes: DriverWishes, table: Optional[Table], even
     return found
 
 
-def _card_proof(bdf: str, driver: Optional[str], table: Optional[Table], events: Sequence[Event]) -> List[Finding]:
+def card_proof(bdf: str, driver: Optional[str], table: Optional[Table], events: Sequence[Event]) -> List[Finding]:
+    """Return what shows that one card works, or does not: bound, up by the kernel log, in the tool's table."""
     found = []
     bound = driver == PCI_DRIVER
     sysfs = "/sys/bus/pci/devices/%s/driver" % bdf

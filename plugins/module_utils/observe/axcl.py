@@ -754,22 +754,23 @@ def driver_problem(driver: Driver) -> Optional[Problem]:
 _REFUSED, _LOCKED = 76, 75
 _ENDED = "edgenpu-tuning: exit status"
 _WENT_WRONG = "edgenpu-tuning: went wrong:"
-# Arguments: lock file, seconds to wait for it, seconds for one call, retries, seconds between them, command.
+# Arguments: lock file, seconds to wait for it, seconds for one call, retries, seconds between them, what to answer
+# where the tool asks back, command.
 # Calls of ours stand in line; another's call is waited for, a few times. A refusal is one line, so only the first line
 # is held back: whatever a call has printed before its time is over is not lost.
 _ASK = (
     """\
 exec 2>&1 </dev/null
 umask 077
-lock=$1 lock_wait=$2 limit=$3 retries=$4 pause=$5
-shift 5
+lock=$1 lock_wait=$2 limit=$3 retries=$4 pause=$5 answer=$6
+shift 6
 if command -v flock >/dev/null && (: >>"$lock") 2>/dev/null; then
     exec 9>>"$lock"
     flock -w "$lock_wait" 9 || exit $LOCKED
 fi
 ask() {
     {
-        timeout -k 2 "$limit" "$@" 2>&1 9>&-
+        printf '%s' "$answer" 9>&- | timeout -k 2 "$limit" "$@" 2>&1 9>&-
         status=$?
         [ "$status" -eq 0 ] || printf '\\n$ENDED %s\\n' "$status"
     } | {
@@ -805,11 +806,16 @@ def find_tool(root: Root) -> Optional[str]:
 
 
 def command(
-    tool: str, arguments: Sequence[str], timeout_s: float = ASK_S, lock: str = LOCK, wait_s: int = LOCK_WAIT_S
+    tool: str,
+    arguments: Sequence[str],
+    timeout_s: float = ASK_S,
+    lock: str = LOCK,
+    wait_s: int = LOCK_WAIT_S,
+    answer: str = "",
 ) -> List[str]:
     """Return the command that asks TOOL when its turn has come, within a time limit of TIMEOUT_S."""
     numbers = [str(wait_s), "%g" % timeout_s, str(RETRIES), str(RETRY_S)]
-    return ["sh", "-c", _ASK, "axcl-smi", lock, *numbers, tool, *arguments]
+    return ["sh", "-c", _ASK, "axcl-smi", lock, *numbers, answer, tool, *arguments]
 
 
 def ask(
@@ -819,14 +825,16 @@ def ask(
     timeout_s: float = ASK_S,
     lock: str = LOCK,
     wait_s: int = LOCK_WAIT_S,
+    answer: str = "",
 ) -> Answer:
-    """Ask the tool, one call at a time on this host, and return what it printed. Never wakes or resets a card.
+    """Ask the tool, one call at a time on this host, and return what it printed.
 
-    WAIT_S: seconds to stand in line. The runner's own limit is behind the tool's: it counts only where a call cannot
+    WAIT_S: seconds to stand in line. ANSWER: what to say where the tool asks back, as it does before it reboots a card;
+    no other call wakes or resets one. The runner's own limit is behind the tool's: it counts only where a call cannot
     even be killed.
     """
     most = wait_s + RETRIES * RETRY_S + timeout_s + 10
-    ran = runner(command(tool, arguments, timeout_s, lock, wait_s), most)
+    ran = runner(command(tool, arguments, timeout_s, lock, wait_s, answer), most)
     text, marker, ended = ran.output.rpartition("\n%s " % _ENDED)
     if not marker:
         text = ran.output

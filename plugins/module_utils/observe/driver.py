@@ -67,6 +67,8 @@ _AXCL_PACKAGE = re.compile(r"(?:task-)?axclhost(?:-[a-z]+)*|(?:dshanpi-)[a-z0-9-
 _NODE_NAMES = "|".join(node.rpartition("/")[2] for node in NODES)
 _RULE = re.compile(r'^[^#\n]*KERNEL=="(?:[^"\n]*\|)?(?:%s)(?:\|[^"\n]*)?"' % _NODE_NAMES, re.MULTILINE)
 _HEADERS = re.compile(r"linux-headers-.*")
+_LOADERS = ("modprobe", "insmod")
+_SERVICE = re.compile(r"/([^/\s]+\.service)(?:/|\s*$)", re.MULTILINE)
 
 
 class FileThere(NamedTuple):
@@ -183,11 +185,6 @@ def parse_record(text: Optional[str]) -> Record:
 
 
 def is_driver_package(name: str) -> bool:
-    """Return True for the names that packages of the driver have."""
-    return _AXCL_PACKAGE.fullmatch(name) is not None
-
-
-def is_driver_package(name: str) -> bool:
     """Return True for the name of a package that holds AXCL, or a part of it."""
     return _AXCL_PACKAGE.fullmatch(name) is not None
 
@@ -252,6 +249,27 @@ def read_holders(root: Root, paths: Sequence[str] = NODES) -> Tuple[Holder, ...]
         for path in sorted(targets.intersection(paths), key=str):
             found.append(Holder(int(pid), root.text("/proc/%s/comm" % pid) or "?", str(path)))
     return tuple(sorted(found))
+
+
+def read_loaders(root: Root) -> Tuple[Holder, ...]:
+    """Return the processes that are loading one of the driver's modules now."""
+    found = []
+    for pid in root.names("/proc"):
+        if pid.isdigit() and root.text("/proc/%s/comm" % pid) in _LOADERS:
+            words = (root.text("/proc/%s/cmdline" % pid) or "").split("\0")
+            named = [module for module in ALL_MODULES if any(module == _module_of(word) for word in words)]
+            found += [Holder(int(pid), root.text("/proc/%s/comm" % pid) or "?", module) for module in named[:1]]
+    return tuple(sorted(found))
+
+
+def _module_of(word: str) -> str:
+    return word.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
+
+
+def service_of(root: Root, pid: int) -> Optional[str]:
+    """Return the systemd service that a process belongs to; None if it belongs to none."""
+    match = _SERVICE.search(root.text("/proc/%d/cgroup" % pid) or "")
+    return None if match is None else match.group(1)
 
 
 def read_cards(root: Root) -> Tuple[Card, ...]:

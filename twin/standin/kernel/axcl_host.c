@@ -9,6 +9,7 @@
  * A line written to /dev/axcl_host acts upon a card:
  *   reboot BDF          as the tool's "reboot" does
  *   dead BDF            the card dies, and a reboot of the card helps
+ *   dead BDF release    the card dies, and comes back when whoever has this node open closes it
  *   dead BDF reload     the card dies, and loading the driver again helps
  *   dead BDF rescan     the card dies, and only its removal from the PCI bus and a rescan help
  */
@@ -45,7 +46,7 @@ static unsigned int handshake_ms;
 module_param(handshake_ms, uint, 0444);
 MODULE_PARM_DESC(handshake_ms, "how long each of the two steps of a handshake is waited for in vain (default 500)");
 
-enum ax_state { AX_ALIVE, AX_DEAD_UNTIL_REBOOT, AX_DEAD };
+enum ax_state { AX_ALIVE, AX_DEAD_UNTIL_RELEASE, AX_DEAD_UNTIL_REBOOT, AX_DEAD };
 
 struct ax_card {
 	struct pci_dev *pdev;
@@ -57,6 +58,7 @@ static DEFINE_MUTEX(ax_lock);
 static struct ax_card ax_cards[AX_MAX_CARDS];
 static int ax_count;
 static struct task_struct *ax_heartbeat;
+static int ax_users;
 
 static unsigned int ax_bus(const struct ax_card *card)
 {
@@ -231,7 +233,8 @@ static int ax_command(char *text)
 			return ax_reboot(card);
 		if (strcmp(verb, "dead"))
 			return -EINVAL;
-		card->state = strcmp(cure, "reboot") ? AX_DEAD : AX_DEAD_UNTIL_REBOOT;
+		card->state = !strcmp(cure, "reboot") ? AX_DEAD_UNTIL_REBOOT :
+			      !strcmp(cure, "release") ? AX_DEAD_UNTIL_RELEASE : AX_DEAD;
 		if (!strcmp(cure, "rescan"))
 			ax_mark_dead(card->pdev);
 		wake_up_process(ax_heartbeat);
@@ -256,9 +259,34 @@ static ssize_t ax_write(struct file *file, const char __user *user, size_t lengt
 	return ret ? ret : length;
 }
 
+static int ax_open(struct inode *inode, struct file *file)
+{
+	mutex_lock(&ax_lock);
+	ax_users++;
+	mutex_unlock(&ax_lock);
+	return nonseekable_open(inode, file);
+}
+
+static int ax_release(struct inode *inode, struct file *file)
+{
+	int i;
+
+	mutex_lock(&ax_lock);
+	ax_users--;
+	for (i = 0; i < ax_count && !ax_users; i++) {
+		if (ax_cards[i].state != AX_DEAD_UNTIL_RELEASE)
+			continue;
+		ax_cards[i].state = AX_ALIVE;
+		printk("device %x: alive!\n", ax_bus(&ax_cards[i]));
+	}
+	mutex_unlock(&ax_lock);
+	return 0;
+}
+
 static const struct file_operations ax_fops = {
 	.owner = THIS_MODULE,
-	.open = nonseekable_open,
+	.open = ax_open,
+	.release = ax_release,
 	.write = ax_write,
 };
 

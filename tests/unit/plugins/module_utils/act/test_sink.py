@@ -353,3 +353,32 @@ def test_nothing_else_is_opened_to_be_written(monkeypatch: pytest.MonkeyPatch, s
     sink.set_value(PATH, "y")
     assert len(opened) > 2
     assert [path for path in opened if not path.startswith(sink.root.path + "/etc/some/where")] == []
+
+
+class TestFilesThatAct:
+    REMOVE = "/sys/bus/pci/devices/0003:31:00.0/remove"
+    CONFIG = "/sys/bus/pci/devices/0003:30:00.0/config"
+
+    def test_one_is_written_and_not_read_back(self, sink: Sink, tree: Tree) -> None:
+        tree.file(self.REMOVE)
+        (tree.path / self.REMOVE.lstrip("/")).chmod(0o200)
+        assert sink.trigger(self.REMOVE) is None
+        (tree.path / self.REMOVE.lstrip("/")).chmod(0o600)
+        assert tree.root.text(self.REMOVE) == "1"
+
+    def test_what_is_gone_is_not_made(self, sink: Sink, tree: Tree) -> None:
+        reason = sink.trigger(self.REMOVE)
+        assert reason is not None and reason.startswith("ENOENT")
+        reason = sink.set_byte(self.CONFIG, 0x3E, 0x40)
+        assert reason is not None and reason.startswith("ENOENT")
+        assert listing(tree.path) == []
+
+    def test_one_byte_and_no_other(self, sink: Sink, tree: Tree) -> None:
+        tree.file(self.CONFIG, bytes(range(64)))
+        assert sink.set_byte(self.CONFIG, 0x3E, 0x7E) is None
+        assert tree.root.data(self.CONFIG) == bytes(range(0x3E)) + b"\x7e\x3f"
+
+    def test_register_that_does_not_keep_it(self, monkeypatch: pytest.MonkeyPatch, sink: Sink, tree: Tree) -> None:
+        tree.file(self.CONFIG, bytes(64))
+        monkeypatch.setattr(os, "pwrite", lambda handle, data, offset: len(data))
+        assert sink.set_byte(self.CONFIG, 0x3E, 0x40) == "clamped: written 0x40, and 00 is read back"

@@ -307,6 +307,37 @@ def test_holders(box: drivers.Box) -> None:
     assert driver.read_holders(box.root) == (driver.Holder(812, "frigate", "/dev/axcl_host"),)
 
 
+def test_who_is_loading_it(box: drivers.Box) -> None:
+    for pid, name, line in (
+        (640, "modprobe", "/sbin/modprobe\0axcl_host\0"),
+        (641, "insmod", "insmod\0/lib/modules/6.1.57/extra/ax_pcie_msg.ko.xz\0"),
+        (642, "modprobe", "modprobe\0nvme\0"),
+        (643, "vim", "vim\0axcl_host\0"),
+    ):
+        box.tree.file("/proc/%d/comm" % pid, name + "\n")
+        box.tree.file("/proc/%d/cmdline" % pid, line)
+    assert driver.read_loaders(box.root) == (
+        driver.Holder(640, "modprobe", "axcl_host"),
+        driver.Holder(641, "insmod", "ax_pcie_msg"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "service"),
+    [
+        ("0::/system.slice/axllm.service\n", "axllm.service"),
+        ("12:cpu:/\n1:name=systemd:/system.slice/system-ollama.slice/ollama@1.service\n", "ollama@1.service"),
+        ("0::/system.slice/docker.service/payload\n", "docker.service"),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
+        ("0::/\n", None),
+        ("", None),
+    ],
+)
+def test_service_of_a_process(box: drivers.Box, cgroup: str, service: Any) -> None:
+    box.tree.file("/proc/812/cgroup", cgroup)
+    assert driver.service_of(box.root, 812) == service
+
+
 def test_loaded_module_that_is_not_the_installed_one(box: drivers.Box) -> None:
     box.built(drivers.KERNEL, "updates/dkms", "ABC")
     box.tree.file("/sys/module/axcl_host/srcversion", "ABC\n")
