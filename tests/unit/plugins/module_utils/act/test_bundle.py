@@ -322,7 +322,7 @@ SERIAL = "ZX81LKJH0042"
 KERNEL_SAID = (
     "[    1.0] pci %s: [1f4b:0650] type 00\n"
     "[    2.0] nvme nvme0: pci function with serial %s\n"
-    "[   90.0] ax_pcie_mmb: there are no free entries\n" % (hosts.BDF, SERIAL)
+    "[   90.0] [mmb_alloc, 12]: there are no free entries\n" % (hosts.BDF, SERIAL)
 )
 
 
