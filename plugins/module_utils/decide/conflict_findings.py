@@ -85,18 +85,19 @@ def clock_conflicts(services: Services, wish: Wanted, held: Sequence[Policy]) ->
     return found
 
 
-def agent_off(services: Services, wishes: Mapping[str, Any], systemd: bool) -> List[Finding]:
-    """Return a finding if wishes are kept and nothing is left that puts them in force."""
+def agent_off(services: Services, wishes: Mapping[str, Any], systemd: bool, lost: Sequence[str] = ()) -> List[Finding]:
+    """Return a finding if part of what puts wishes in force is not there; drift tells of what is LOST by the ledger."""
+    own = {path: what for path, what in services.own.items() if path not in lost}
     kept = sorted(set(wishes) & {"irq_affinity", "governor"})
-    if not services.own or not kept or not systemd:
+    if not own or not kept or not systemd:
         return []
     return [
         Finding(
             "agent_off",
             WARNING,
             "wishes are kept on this host (%s), but part of what puts them in force is %s"
-            % (", ".join(kept), " or ".join(sorted(set(services.own.values())))),
-            dict(services.own),
+            % (", ".join(kept), " or ".join(sorted(set(own.values())))),
+            own,
             "Run the role %s: it puts back what is missing. Take a mask away with `systemctl unmask`." % kept[-1],
             kept[-1],
         )

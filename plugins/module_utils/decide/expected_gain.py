@@ -194,8 +194,11 @@ def worth_doing(found: Sequence[Finding]) -> List[Deed]:
     """Return what is worth doing, that which gains most first; findings with the same remedy are one thing."""
     groups: Dict[str, List[Finding]] = {}
     chosen = [one for one in found if one.severity in (WARNING, CRITICAL)]
-    for one in sorted(chosen, key=_rank):
-        groups.setdefault(_key(one), []).append(one)
+    ordered = sorted(chosen, key=_rank)
+    for one in ordered:
+        # That a wish is not in force is what is seen of a cause that another finding of the same role names.
+        cause = next((other for other in ordered if one.id == "drift" != other.id and other.role == one.role), one)
+        groups.setdefault(_key(cause), []).append(one)
     deeds = []
     for members in groups.values():
         first = members[0]

@@ -11,7 +11,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings, verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.expected_gain import verdict
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import Snapshot, findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import CRITICAL, INFO, OK, WARNING, Finding
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
     MODULES,

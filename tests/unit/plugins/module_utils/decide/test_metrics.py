@@ -113,7 +113,7 @@ class TestHost:
     def test_findings(self, board: hosts.Board) -> None:
         samples = of(board.tree)
         assert value(samples, "findings", severity="critical") == 0
-        assert value(samples, "findings", severity="warning") == 5
+        assert value(samples, "findings", severity="warning") == 6
         assert value(samples, "finding", id="clock_drops", severity="warning") == 2
         assert value(samples, "finding", id="drift", severity="warning") == 2
         assert value(samples, "finding", id="interrupt_on_slow_core", severity="warning") == 1
