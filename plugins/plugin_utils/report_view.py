@@ -158,7 +158,13 @@ class View(NamedTuple):
     @property
     def to_do(self) -> int:
         """How many things there are to do."""
-        return self.counts[CRITICAL] + self.counts[WARNING]
+        return len(self.todo)
+
+    @property
+    def gain(self) -> Optional[str]:
+        """What there is to be gained, in words; None where no card is."""
+        told = self.report.get("expected_gain")
+        return str(told["text"]) if told and self.cards else None
 
     @property
     def words(self) -> str:
@@ -451,6 +457,27 @@ def gathered(findings: Sequence[Mapping[str, Any]]) -> List[Told]:
     return list(alike.values())
 
 
+def worth_doing(report: Mapping[str, Any]) -> List[Told]:
+    """Return what there is to do, with the evidence of all findings that it answers, in the report's order.
+
+    A gain that is the whole host's is not told again.
+    """
+    if "worth_doing" not in report:
+        return gathered([one for one in report["findings"] if one["severity"] in (CRITICAL, WARNING)])
+    whole = report["expected_gain"]["text"]
+    found = []
+    for deed in report["worth_doing"]:
+        gain = None if deed["expected_gain"] == whole else deed["expected_gain"]
+        evidence: Dict[str, Any] = {}
+        for one in report["findings"]:
+            if one["id"] in deed["findings"] and one["summary"] in deed["summaries"]:
+                evidence.update(one["evidence"])
+        lines = list(dict.fromkeys(deed["summaries"]))
+        names = ", ".join(deed["findings"])
+        found.append(Told(names, deed["severity"], lines, deed["what"], deed["role"], gain, evidence))
+    return found
+
+
 def _slowest(report: Mapping[str, Any]) -> Optional[str]:
     """Return the narrowest of the cards' own links."""
     links = [
@@ -496,7 +523,7 @@ def _view(name: str, key: str, report: Dict[str, Any], read_at: Optional[str]) -
         str(report["verdict"]),
         max((one["severity"] for one in findings), key=SEVERITIES.index, default=OK),
         counts,
-        gathered([one for one in findings if one["severity"] in (CRITICAL, WARNING)]),
+        worth_doing(report),
         gathered([one for one in findings if one["severity"] not in (CRITICAL, WARNING, OK)]),
         gathered([one for one in findings if one["severity"] == OK]),
         report["cards"],
