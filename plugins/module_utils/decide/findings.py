@@ -55,7 +55,7 @@ class Snapshot(NamedTuple):
     KERNELS: from old to new. GONE: (address, vector) of interrupts that were moved during this boot, of cards that are
     not on the bus any more; None if that is not known. LOST: paths of files that keep wishes in force, and are gone.
     IDLE: sleep states of the CPUs that serve the cards. ARRIVED: counts that the cards' interrupts gained, by CPU,
-        while the host was looked at. AXCL: what belongs to an AXCL card; None where there is none.
+    while the host was looked at. AXCL: what belongs to an AXCL card; None where there is none.
     RASPBERRY_PI: its boot configuration; None for another board.
     """
 

@@ -15,6 +15,8 @@ from typing import Any, Dict, List
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.agent import keep_in_force
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import keep
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
@@ -32,10 +34,12 @@ def fixture_fleet(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         (directory / name).mkdir()
         board = hosts.Board(Tree(directory / name))
         if name == "tuned":
-            board.wishes("irq_affinity", AffinityWishes(BUILT_IN).to_data())
-            board.wishes("governor", ClockWishes().to_data())
+            wishes = {"irq_affinity": AffinityWishes(BUILT_IN).to_data(), "governor": ClockWishes().to_data()}
             with pytest.MonkeyPatch.context() as patch:
                 hosts.let_root_own_nothing(patch)
+                for role, wish in wishes.items():
+                    ledger = Ledger(board.kernel)
+                    keep(board.kernel, ledger, role, wish, hosts.FRONT_DOOR, sys.executable, hosts.Commands(), False)
                 keep_in_force(board.kernel)
         if name == "dead":
             (board.tree.path / "sys/devices" / hosts.SLOT / hosts.BDF / "config").write_bytes(b"\xff" * 256)
