@@ -30,12 +30,13 @@ def can_make_venvs(python: str = sys.executable) -> bool:
 
 def requirement_files(name: str) -> list[Path]:
     """Return requirements/NAME.txt and the files that it takes in by `-r`, and these in turn."""
-    found = [ROOT / "requirements" / f"{name}.txt"]
-    for path in found:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("-r "):
-                found.append((path.parent / line[3:].strip()).resolve())
-    return found
+    return _with_those_taken_in(ROOT / "requirements" / f"{name}.txt")
+
+
+def _with_those_taken_in(path: Path) -> list[Path]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    inner = [(path.parent / line[3:].strip()).resolve() for line in lines if line.startswith("-r ")]
+    return [path, *(found for one in inner for found in _with_those_taken_in(one))]
 
 
 def key_of(python: str, files: list[Path], extra: str = "") -> str:

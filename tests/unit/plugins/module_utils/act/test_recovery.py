@@ -392,20 +392,25 @@ def test_no_card(patient: Patient) -> None:
 # ---- killed ---------------------------------------------------------------------------------------------------------
 
 
+class Killer:
+    """SIGKILL at the event that comes after LEFT others. It runs no "finally": then nothing is done any more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, _what: str) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
 @pytest.mark.parametrize(("cure", "mute"), [("reload", False), ("bus_reset", True)])
 def test_killed_anywhere_and_repeated(tmp_path: Any, cure: str, mute: bool) -> None:
     at, total = 0, 1
     while at < total:
         patient = Patient(Tree(tmp_path / ("%s-%s-%d" % (cure, mute, at))))
         patient.die(cure, mute=mute)
-        left = [at]
-
-        # SIGKILL runs no "finally": once it has come, nothing is done any more.
-        def tick(_what: str, left: List[int] = left) -> None:
-            if left[0] == 0:
-                raise Killed
-            left[0] -= 1
-
+        killer = tick = Killer(at)
         patient.before = tick
         patient.kernel.before_put = tick
         trigger, set_byte = patient.kernel.trigger, patient.kernel.set_byte
@@ -425,7 +430,7 @@ def test_killed_anywhere_and_repeated(tmp_path: Any, cure: str, mute: bool) -> N
             total = at
         except Killed:
             total = at + 2
-        left[0] = -1
+        killer.left = -1
         done = run(patient)
         assert done.decision.outcome == "alive", (cure, mute, at)
         assert (patient.on_bus, patient.loaded) == ([BDF], list(MODULES))
