@@ -126,6 +126,14 @@ def _reset(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _reboot(arguments: argparse.Namespace) -> int:
+    start = time.monotonic()
+    twin = _running(arguments.name)
+    kernel = twin.reboot_and_wait(kernel=arguments.kernel)
+    print(f"twin: {twin.name} is back with kernel {kernel} after {time.monotonic() - start:.1f} s")
+    return 0
+
+
 def _prune(_unused: argparse.Namespace) -> int:
     for folder in prune([twin.built for twin in twins.running()]):
         print(f"twin: removed {folder}")
@@ -155,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("down", _down, "stop a twin and forget its disk")
     sub.add_argument("--all", action="store_true", help="stop all twins of this checkout")
     verb("list", _list, "names and ssh addresses of the twins that run", named=False)
+    sub = verb("reboot", _reboot, "boot a running twin again, with the kernel that its /vmlinuz names")
+    sub.add_argument("--kernel", default="", metavar="RELEASE", help="another one that is installed on it")
     verb("reset", _reset, "put a running twin back to the snapshot")
     sub = verb("msi", _msi, "raise MSIs of the card from outside")
     sub.add_argument("count", nargs="?", type=int, help="how many (default 1)")

@@ -154,6 +154,8 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Board:
+    """What a twin imitates. ``driver``: the card's is installed. ``packages`` are there besides what every twin has."""
+
     name: str
     release: str
     model: str
@@ -162,6 +164,8 @@ class Board:
     memory_mb: int
     clusters: tuple[Cluster, ...]
     controllers: tuple[Controller, ...]
+    driver: bool = True
+    packages: tuple[str, ...] = ()
 
     @property
     def cpu_count(self) -> int:
@@ -307,6 +311,8 @@ def _board(name: str, data: Mapping[str, Any]) -> Board:
         memory_mb=data["memory_mb"],
         clusters=clusters,
         controllers=tuple(controllers),
+        driver=data.get("driver", True),
+        packages=tuple(data.get("packages", ())),
     )
     _check_unique(board)
     return board

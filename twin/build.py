@@ -58,14 +58,19 @@ def _sources(patterns: Iterable[str]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(PACKAGE.glob(pattern))]
 
 
-def rootfs_folder(release: str) -> Path:
-    """Where the root file system of a release is, or would be."""
-    return cache_root() / f"rootfs-{_hash((release, *rootfs.PACKAGES, *rootfs.BOOTSTRAP_OPTIONS))}"
+def _packages(board: Board) -> tuple[str, ...]:
+    return (*rootfs.PACKAGES, *board.packages)
+
+
+def rootfs_folder(board: Board) -> Path:
+    """Where a board's root file system is, or would be. Boards of one release and with the same packages share it."""
+    return cache_root() / f"rootfs-{_hash((board.release, *_packages(board), *rootfs.BOOTSTRAP_OPTIONS))}"
 
 
 def image_folder(board: Board) -> Path:
-    """Where what a board boots from is, or would be. Boards of one release and host name have one between them."""
-    parts: list[str | Path] = [rootfs_folder(board.release).name, board.hostname, *_sources(_IMAGE_SOURCES)]
+    """Where what a board boots from is, or would be. Boards that differ in hardware only have one between them."""
+    parts: list[str | Path] = [rootfs_folder(board).name, board.hostname, str(board.driver)]
+    parts += _sources(_IMAGE_SOURCES)
     return cache_root() / f"image-{_hash(parts)}"
 
 
@@ -90,7 +95,7 @@ def ensure_built(board_name: str) -> Path:
             log = Log(checkout_state() / "build.log")
             for leftover in cache_root().glob(f"{_UNFINISHED}*"):
                 remove_tree(leftover)
-            image = _ensure_image(log, board, _ensure_rootfs(log, board.release))
+            image = _ensure_image(log, board, _ensure_rootfs(log, board))
             with _completed(folder) as work:
                 _build(log, board, image, work)
     return folder
@@ -109,17 +114,17 @@ def _completed(folder: Path) -> Iterator[Path]:
             remove_tree(work)
 
 
-def _ensure_rootfs(log: Log, release: str) -> Path:
-    folder = rootfs_folder(release)
+def _ensure_rootfs(log: Log, board: Board) -> Path:
+    folder = rootfs_folder(board)
     if folder.exists():
         return folder
     with _completed(folder) as work:
         archive = work / "rootfs.tar"
-        with log.step(f"root file system of {release} (the long one: several minutes)"):
-            rootfs.bootstrap(log, release, archive)
+        with log.step(f"root file system of {board.release} (the long one: several minutes)"):
+            rootfs.bootstrap(log, board.release, _packages(board), archive)
         kernel, version = rootfs.installed_kernel(archive)
         with log.step(f"headers of kernel {kernel}"):
-            sources = rootfs.sources_text(release) or _archive_sources(archive, release)
+            sources = rootfs.sources_text(board.release) or _archive_sources(archive, board.release)
             modules.fetch_headers(log, work / "headers", kernel, version, sources)
         (work / "kernel.json").write_text(json.dumps({"kernel": kernel, "version": version}) + "\n", encoding="ascii")
     return folder
@@ -159,6 +164,7 @@ def _ensure_image(log: Log, board: Board, root_folder: Path) -> Path:
                         "output": str(work),
                         "kernel": kernel,
                         "modules": [str(path) for path in built_modules],
+                        "driver": board.driver,
                         "hostname": board.hostname,
                         "public_key": (work / f"{KEY_FILE}.pub").read_text(encoding="ascii"),
                         "init": str(work / "init"),
@@ -173,6 +179,41 @@ def _ensure_image(log: Log, board: Board, root_folder: Path) -> Path:
                 failure="the disk image could not be made",
             )
     return folder
+
+
+def ensure_kernel(instance: Instance, release: str) -> Path:
+    """The folder with what a running twin boots another kernel from: one that its root file system holds.
+
+    As of a board, what is built into the kernel there is in the initramfs here, built for that kernel.
+    TwinError: there is no such kernel, or Debian's packages of it cannot be had any more.
+    """
+    kernel = f"sha256sum < /boot/vmlinuz-{release}"
+    asked = instance.ssh(f"{kernel} && dpkg-query --show --showformat='${{Version}}' linux-image-{release}")
+    if asked.returncode:
+        raise TwinError(f"{instance.name} holds no kernel {release} of Debian's: {asked.stderr.strip()}")
+    folder = cache_root() / f"kernel-{_hash((release, asked.stdout, *_sources(_IMAGE_SOURCES)))}"
+    with locked(cache_root() / "build.lock"):
+        if not folder.exists():
+            log = Log(checkout_state() / "build.log")
+            with _completed(folder) as work, log.step(f"kernel {release} and what belongs to it"):
+                _build_kernel(log, instance, release, asked.stdout.split()[-1], work)
+    return folder
+
+
+def _build_kernel(log: Log, instance: Instance, release: str, version: str, work: Path) -> None:
+    board, headers, root = instance.board, work / "headers", work / "root"
+    archive = rootfs_folder(board) / "rootfs.tar"
+    sources = rootfs.sources_text(board.release) or _archive_sources(archive, board.release)
+    modules.fetch_headers(log, headers, release, version, sources)
+    built_modules = modules.build(log, headers, release, work / "modules")
+    _compile(log, rootfs.GUEST / "init.c", work / "init")
+    root.mkdir()
+    names = " ".join(rootfs.INITRAMFS_MODULES)
+    needed = f"modprobe --set-version {release} --show-depends --all {names} | sed -n 's:^insmod /::p' | sort -u"
+    instance.fetch(f"boot/vmlinuz-{release} lib/modules/{release}/modules.* $({needed})", root)
+    rootfs.make_boot_files(work, root, release, built_modules, work / "init")
+    for folder in (headers, root):
+        shutil.rmtree(folder)
 
 
 def _build(log: Log, board: Board, image: Path, work: Path) -> None:
@@ -244,7 +285,7 @@ def self_checks(board: Board) -> list[tuple[str, str]]:
     for function in board.functions:
         where = f"/sys/bus/pci/devices/{function.bdf}"
         checks.append((f"test -d {where}", f"no device at {function.bdf}"))
-        if function.device.event_counter:
+        if function.device.event_counter and board.driver:
             checks.append((f"test -d {where}/msi_irqs", f"the driver of {function.bdf} took no MSI"))
     return checks
 
@@ -259,7 +300,7 @@ def prune(keep_folders: Iterable[Path]) -> list[Path]:
         return []
     kept = set()
     for board in map(load_named, names()):
-        kept |= {folder(board).name for folder in (built_folder, image_folder)} | {rootfs_folder(board.release).name}
+        kept |= {folder(board).name for folder in (built_folder, image_folder, rootfs_folder)}
     for folder in keep_folders:
         kept |= {folder.name, (folder / KEY_FILE).resolve().parent.name}
     removed = []

@@ -97,7 +97,7 @@ class Instance:
             raise
         return instance
 
-    def _start(self, disk: Path, ram: Sequence[str], extra: Sequence[str]) -> None:
+    def _start(self, disk: Path, ram: Sequence[str], extra: Sequence[str], boot: Path | None = None) -> None:
         shutil.rmtree(self.run, ignore_errors=True)
         self.run.mkdir(mode=0o700)
         error = TwinError("no free port")
@@ -108,7 +108,7 @@ class Instance:
             arguments = [
                 *qemu.machine_arguments(self.board, "ram0"),
                 *ram,
-                *qemu.device_arguments(self.board, self.built, self.run, disk, self.port),
+                *qemu.device_arguments(self.board, self.built, boot or self.built, self.run, disk, self.port),
                 *extra,
             ]
             try:
@@ -198,8 +198,30 @@ class Instance:
             f"{self.name} does not answer within {timeout_s:.0f} s; its console: {self.run / 'console.log'}"
         )
 
+    def fetch(self, words: str, target: Path) -> None:
+        """Copy files of the twin into a folder; ``words`` are what a shell in / makes their names of."""
+        command = [*self._ssh(), f"cd / && tar --create --dereference --file=- {words}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as source:
+            unpacked = subprocess.run(["tar", "-C", str(target), "-xf", "-"], stdin=source.stdout, check=False)
+        if source.returncode or unpacked.returncode:
+            raise TwinError(f"{self.name} did not hand over {words}")
+
+    def power_cycle(self, boot: Path, timeout_s: float = 300) -> None:
+        """Switch the machine off and on again, with the kernel and the initramfs in ``boot``, and wait for its ssh."""
+        state = _read_state(self.run)
+        if state is None:
+            raise TwinError(f"{self.name} does not run")
+        self.ssh("systemctl poweroff")
+        deadline = time.monotonic() + timeout_s
+        while self.is_alive():
+            if time.monotonic() > deadline:
+                raise TwinError(f"{self.name} does not switch itself off within {timeout_s:.0f} s")
+            time.sleep(0.1)
+        self._start(Path(state["disk"]), qemu.ram_arguments(self.board, None, shared=False), [], boot)
+        self.wait_for_ssh(timeout_s)
+
     def reboot_and_wait(self, timeout_s: float = 300) -> None:
-        """Reboot from inside and wait for the next boot's ssh."""
+        """Reboot from inside, with the same kernel, and wait for the next boot's ssh."""
         before = self.ssh("cat /proc/sys/kernel/random/boot_id; systemctl reboot")
         self.wait_for_ssh(timeout_s, boot_id_not=before.stdout.split("\n")[0].strip())
 

@@ -49,9 +49,6 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
     )
     environment = {"APT_CONFIG": str(configuration)}
     log.run(["apt-get", "update"], env=environment, failure="the package lists for the kernel's headers did not load")
-    flavour = kernel.rpartition("-")[2]
-    release = kernel[: -len(flavour) - 1]
-    packages = [f"linux-headers-{kernel}:arm64={version}", f"linux-headers-{release}-common={version}"]
     downloads = target / "packages"
     downloads.mkdir()
 
@@ -63,20 +60,27 @@ def fetch_headers(log: Log, target: Path, kernel: str, version: str, sources: st
             failure=f"the headers of kernel {kernel} ({version}) could not be downloaded",
         )
 
-    download(*packages)
+    download(f"linux-headers-{kernel}:arm64={version}")
     (headers,) = downloads.glob(f"linux-headers-{kernel}_*.deb")
     depends = log.run(["dpkg-deb", "-f", str(headers), "Depends"], failure=f"{headers.name} could not be read")
-    tools = re.search(r"linux-kbuild-[^ ,]+", depends)
-    if not tools:
+    common, tools = needed_by_headers(depends)
+    if not common or not tools:
         raise TwinError(f"{headers.name} does not say which build tools it needs. See {log.path}.")
-    download(f"{tools[0]}:{host_architecture}={version}", f"libc6:{host_architecture}")
+    download(f"{common}={version}", f"{tools}:{host_architecture}={version}", f"libc6:{host_architecture}")
     for package in sorted(downloads.glob("*.deb")):
         place = target / LIBC if package.name.startswith("libc6_") else target
         log.run(["dpkg-deb", "-x", str(package), str(place)], failure=f"{package.name} could not be unpacked")
     shutil.rmtree(downloads)
     shutil.rmtree(state)
     _make_movable(target / "usr/src" / f"linux-headers-{kernel}", log)
-    wrap_tools(target / "usr/lib" / tools[0], target / LIBC)
+    wrap_tools(target / "usr/lib" / tools, target / LIBC)
+
+
+def needed_by_headers(depends: str) -> tuple[str, str]:
+    """Of what a kernel's header package depends on: the headers that all flavours share, and the build tools."""
+    common = re.search(r"linux-headers-[^ ,]+-common[^ ,]*", depends)
+    tools = re.search(r"linux-kbuild-[^ ,]+", depends)
+    return common[0] if common else "", tools[0] if tools else ""
 
 
 def wrap_tools(tools: Path, libc: Path) -> None:

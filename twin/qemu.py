@@ -80,15 +80,19 @@ def ram_arguments(board: Board, path: Path | None, shared: bool) -> list[str]:
     return ["-object", f"memory-backend-file,id=ram0,{size},mem-path={path},{sharing}"]
 
 
-def device_arguments(board: Board, built: Path, run: Path, disk: Path, ssh_port: int) -> list[str]:
-    """Everything else. ``built`` is the twin's folder of the cache, ``run`` that of the running instance."""
+def device_arguments(board: Board, built: Path, boot: Path, run: Path, disk: Path, ssh_port: int) -> list[str]:
+    """Everything else.
+
+    ``built`` is the twin's folder of the cache, ``boot`` the one that kernel and initramfs are in, ``run`` that of the
+    running instance.
+    """
     return [
         "-accel",
         "tcg,thread=multi,tb-size=256",
         "-kernel",
-        str(built / KERNEL),
+        str(boot / KERNEL),
         "-initrd",
-        str(built / INITRD),
+        str(boot / INITRD),
         "-dtb",
         str(built / DEVICE_TREE),
         "-append",

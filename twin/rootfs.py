@@ -107,7 +107,6 @@ _FILES = {
     "etc/resolv.conf": "nameserver 10.0.2.3\n",
     "etc/modprobe.d/twin.conf": "# Their devices have registers only as far as the PCI core looks at them.\n"
     "blacklist nvme\nblacklist r8169\n",
-    "etc/modules-load.d/axcl_pcie.conf": "ax_pcie_host_dev\n",
     "etc/ssh/sshd_config.d/twin.conf": "UseDNS no\nPermitRootLogin prohibit-password\nGSSAPIAuthentication no\n"
     "X11Forwarding no\nPrintLastLog no\nMaxSessions 50\nMaxStartups 50:30:100\n",
     "etc/systemd/journald.conf.d/twin.conf": "[Journal]\nStorage=volatile\n",
@@ -116,8 +115,8 @@ _FILES = {
 }
 
 
-def bootstrap(log: Log, release: str, target: Path) -> None:
-    """Write the archive of a plain arm64 Debian, of the host's own mirror, to ``target``."""
+def bootstrap(log: Log, release: str, packages: Iterable[str], target: Path) -> None:
+    """Write the archive of an arm64 Debian with these packages, of the host's own mirror, to ``target``."""
     if is_foreign():
         _enable_foreign_programs(log)
     options = list(BOOTSTRAP_OPTIONS)
@@ -129,7 +128,7 @@ def bootstrap(log: Log, release: str, target: Path) -> None:
     if stanzas:
         arguments.append("-")
     log.run(
-        ["mmdebstrap", *options, f"--include={','.join(PACKAGES)}", *arguments],
+        ["mmdebstrap", *options, f"--include={','.join(packages)}", *arguments],
         stdin=stanzas,
         # Debian's own initramfs would take a minute under emulation and is not used.
         env={"INITRD": "No"},
@@ -178,7 +177,7 @@ def main(arguments: list[str]) -> int:
     """Archive -> disk image, kernel and initramfs. Runs in a process of its own, as root of some namespace."""
     parser = argparse.ArgumentParser(prog="twin.rootfs")
     parser.add_argument(
-        "plan", type=Path, help="JSON: archive, output, kernel, modules, hostname, public_key, init, wake"
+        "plan", type=Path, help="JSON: archive, output, kernel, modules, driver, hostname, public_key, init, wake"
     )
     plan = json.loads(parser.parse_args(arguments).plan.read_text(encoding="utf-8"))
     output = Path(plan["output"])
@@ -187,11 +186,10 @@ def main(arguments: list[str]) -> int:
     _run("tar", "-C", str(root), "-xf", plan["archive"], "--numeric-owner", "--exclude=./dev/*")
     customise(root, plan["hostname"], plan["public_key"])
     modules = [Path(module) for module in plan["modules"]]
-    _install_modules(root, plan["kernel"], modules)
+    if plan["driver"]:
+        _install_driver(root, plan["kernel"], modules)
     _install_program(Path(plan["wake"]), root / "usr/libexec/twin-wake")
-    shutil.copy(root / "boot" / f"vmlinuz-{plan['kernel']}", output / "vmlinuz.packed")
-    _unpack_kernel(output / "vmlinuz.packed", output / "vmlinuz")
-    make_initramfs(output, root, plan["kernel"], modules, Path(plan["init"]))
+    make_boot_files(output, root, plan["kernel"], modules, Path(plan["init"]))
     _run(
         "mke2fs",
         "-q",
@@ -266,14 +264,22 @@ def _authorise(home: Path, public_key: str, user: int, group: int) -> None:
         os.chown(path, user, group)
 
 
-def _install_modules(root: Path, kernel: str, modules: Iterable[Path]) -> None:
-    """The card's driver goes where the vendor's package puts it; the board's own stay in the initramfs."""
+def _install_driver(root: Path, kernel: str, modules: Iterable[Path]) -> None:
+    """The card's driver goes where the vendor's package puts it; the board's own modules stay in the initramfs."""
+    _write(root / "etc/modules-load.d/axcl_pcie.conf", "ax_pcie_host_dev\n")
     folder = root / "usr/lib/modules" / kernel / "extra"
     folder.mkdir(exist_ok=True)
     for module in modules:
         if module.name.startswith("ax_"):
             shutil.copy(module, folder / module.name)
     _run("depmod", "-b", str(root), kernel)
+
+
+def make_boot_files(output: Path, root: Path, kernel: str, modules: list[Path], init: Path) -> None:
+    """What QEMU boots a kernel of the root file system from, as a boot loader would have it from there."""
+    shutil.copy(root / "boot" / f"vmlinuz-{kernel}", output / "vmlinuz.packed")
+    _unpack_kernel(output / "vmlinuz.packed", output / "vmlinuz")
+    make_initramfs(output, root, kernel, modules, init)
 
 
 def make_initramfs(output: Path, root: Path, kernel: str, modules: list[Path], init: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Iterator
 
 from . import instance as instances
 from .board import load_named
-from .build import ensure_built
+from .build import ensure_built, ensure_kernel
 from .host import TwinError, locked, runtime_root
 from .instance import BUILD_NAME, Instance
 
@@ -95,9 +95,20 @@ class Twin:
         """Run a shell command on the twin, as root or as the unprivileged ``owner``."""
         return self._instance.ssh(command, user=user, timeout_s=timeout_s, stdin=stdin)
 
-    def reboot_and_wait(self, timeout_s: float = 300) -> None:
-        """Reboot from inside and wait for the next boot's ssh."""
-        self._instance.reboot_and_wait(timeout_s)
+    def reboot_and_wait(self, timeout_s: float = 300, *, kernel: str = "") -> str:
+        """Boot again and wait for ssh: as a boot loader does, the kernel that /vmlinuz names. Its release.
+
+        ``kernel`` is the release of another one, as if chosen in the boot loader's menu.
+        TwinError: the root file system does not hold it, or the machine does not come back in time.
+        """
+        running, _unused, named = self.ssh("uname -r; readlink -f /vmlinuz").stdout.partition("\n")
+        wanted = kernel or named.strip().partition("vmlinuz-")[2] or running
+        if wanted == running:
+            self._instance.reboot_and_wait(timeout_s)
+        else:
+            with _name_lock(self.name):
+                self._instance.power_cycle(ensure_kernel(self._instance, wanted), timeout_s)
+        return wanted
 
     def raise_msi(self, count: int = 1, event: int = 0) -> int:
         """Raise MSIs of the card from outside; how many its driver took. See Instance.raise_msi."""

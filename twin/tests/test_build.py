@@ -14,7 +14,7 @@ import pytest
 
 from twin import build, qemu
 from twin.board import Board, load_named, names
-from twin.modules import wrap_tools
+from twin.modules import needed_by_headers, wrap_tools
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +35,28 @@ def _sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def folders(name: str) -> tuple[Path, Path, Path]:
     board: Board = load_named(name)
-    return build.rootfs_folder(board.release), build.image_folder(board), build.built_folder(board)
+    return build.rootfs_folder(board), build.image_folder(board), build.built_folder(board)
 
 
-def test_boards_of_a_release_share_all_but_their_own_folder() -> None:
-    boards = [name for name in names() if load_named(name).release == "bookworm"]
+def test_boards_that_differ_in_hardware_share_all_but_their_own_folder() -> None:
+    boards = [name for name in names() if _software(name) == _software("cm3588")]
     assert len(boards) > 2
     assert len({folders(name)[:2] for name in boards}) == 1
     assert len({folders(name)[2] for name in names()}) == len(names())
+
+
+def _software(name: str) -> tuple[object, ...]:
+    board = load_named(name)
+    return board.release, board.driver, board.packages
+
+
+def test_a_board_without_driver_has_an_image_and_one_with_more_packages_a_root_file_system_of_its_own() -> None:
+    assert [one == other for one, other in zip(folders("cm3588"), folders("no-driver"), strict=True)] == [
+        True,
+        False,
+        False,
+    ]
+    assert not set(folders("no-driver")) & set(folders("no-driver-tools"))
 
 
 def test_releases_share_nothing() -> None:
@@ -78,6 +92,28 @@ def test_prune_keeps_what_boards_and_running_twins_need(tmp_path: Path) -> None:
     (running / build.KEY_FILE).symlink_to(Path("..", running_image.name, build.KEY_FILE))
     assert build.prune([running]) == sorted([old, old_image])
     assert {path for path in root.iterdir() if path.is_dir()} == needed | {running, running_image}
+
+
+@pytest.mark.parametrize(
+    "depends, needed",
+    [
+        (
+            "linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), gcc-12",
+            ("linux-headers-6.1.0-56-common", "linux-kbuild-6.1"),
+        ),
+        (
+            "linux-headers-6.1.0-56-common-rt (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), gcc-12",
+            ("linux-headers-6.1.0-56-common-rt", "linux-kbuild-6.1"),
+        ),
+        (
+            "linux-headers-6.12.117+deb12-common (= 6.12.117-1~deb12u1), linux-kbuild-6.12.117+deb12, gcc-12",
+            ("linux-headers-6.12.117+deb12-common", "linux-kbuild-6.12.117+deb12"),
+        ),
+        ("gcc-12", ("", "")),
+    ],
+)
+def test_headers_tell_what_else_they_need(depends: str, needed: tuple[str, str]) -> None:
+    assert needed_by_headers(depends) == needed
 
 
 def test_tools_run_with_their_own_library_wherever_they_are(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Iterator
@@ -76,6 +77,31 @@ def test_names_that_would_be_paths_are_refused(checkout: Path, name: str) -> Non
 def test_an_impossible_speed_is_refused_before_anything_is_touched(checkout: Path) -> None:
     with pytest.raises(host.TwinError, match="no PCIe speed"):
         _instance("one", 2201).set_link("0003:31:00.0", 3.0, 1)
+
+
+@pytest.mark.parametrize(
+    "link, asked, into",
+    [
+        ("/boot/vmlinuz-6.1.0-56-arm64", "", ""),
+        ("/boot/vmlinuz-6.1.0-57-arm64", "", "6.1.0-57-arm64"),
+        ("/boot/vmlinuz-6.1.0-57-arm64", "6.1.0-56-arm64", ""),
+        ("/boot/vmlinuz-6.1.0-56-arm64", "6.1.0-56-rt-arm64", "6.1.0-56-rt-arm64"),
+        ("", "", ""),
+    ],
+)
+def test_a_reboot_is_into_the_kernel_that_a_boot_loader_would_take(
+    link: str, asked: str, into: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but another kernel needs another QEMU."""
+    answer = subprocess.CompletedProcess([], 0, f"6.1.0-56-arm64\n{link}\n", "")
+    done: list[str] = []
+    monkeypatch.setattr(Instance, "ssh", lambda self, command, **_more: answer)
+    monkeypatch.setattr(Instance, "reboot_and_wait", lambda self, timeout_s: done.append(""))
+    monkeypatch.setattr(Instance, "power_cycle", lambda self, boot, timeout_s: done.append(boot.name))
+    monkeypatch.setattr(twins, "ensure_kernel", lambda instance, release: Path("/cache") / release)
+    twin = twins.Twin(_instance("one", 2201), started_here=False)
+    assert twin.reboot_and_wait(kernel=asked) == (into or "6.1.0-56-arm64")
+    assert done == [into]
 
 
 class Memory:
