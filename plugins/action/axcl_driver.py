@@ -86,7 +86,8 @@ class ActionModule(ActionBase):
         trouble = wrong_keyring(ring, (), given or "key")
         if trouble is not None:
             raise _Wrong(trouble)
-        return dict(repository, key=armour(ring.packets))
+        # The host gets the text alone; who has given both is refused there.
+        return dict(repository, key=armour(ring.packets), key_file=given if text else None)
 
     def _with_copies(self, source: Dict[str, Any]) -> Dict[str, Any]:
         """Return a source of which each file of the control node has a copy on the host."""

@@ -92,7 +92,11 @@ def _key(name: str, taken: Dict[str, str]) -> str:
 
 def box_page(box: Box) -> str:
     """Return the page of one box; raises NotAReport."""
-    return _rendered("box.html.j2", box=view(box.name, "box", box.report, box.read_at))
+    seen = view(box.name, "box", box.report, box.read_at)
+    try:
+        return _rendered("box.html.j2", box=seen)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError) as error:
+        raise NotAReport("it is damaged (%s: %s)" % (type(error).__name__, error)) from error
 
 
 def fleet_page(boxes: Sequence[Box], problems: Sequence[Tuple[str, str]] = ()) -> str:
@@ -102,6 +106,7 @@ def fleet_page(boxes: Sequence[Box], problems: Sequence[Tuple[str, str]] = ()) -
     unread = list(problems)
     for box in boxes:
         try:
+            box_page(box)  # what a page cannot show of one must not keep the others from it
             views.append(view(box.name, _key(box.name, taken), box.report, box.read_at))
         except NotAReport as error:
             unread.append((box.name, str(error)))

@@ -323,6 +323,13 @@ class _Doer:
         argv = ["dpkg", "--force-remove-reinstreq", "--purge", *step.target.split()]
         self.run(argv, PURGE_S, "removing %s" % step.target)
 
+    def _as_looked_at(self, part: Offer) -> bytes:
+        """Return the package's bytes, if they are still those whose checksum was compared."""
+        data = self.sink.root.data(part.path or "")
+        if data is None or hashlib.sha256(data).hexdigest() != part.sha256:
+            raise Failed("%s is not the file any more that was looked at; put it there again and repeat" % part.path)
+        return data
+
     def _install(self, step: Step) -> None:
         offer = self.offer
         if offer is None:
@@ -341,7 +348,7 @@ class _Doer:
             for part in offer.parts or (offer,):
                 paths.append(cached(offer.sha256, part.sha256 if offer.parts else None))
                 if part.path != paths[-1]:
-                    self.sink.put(paths[-1], FileState(self.sink.root.data(part.path or ""), None, 0o644))
+                    self.sink.put(paths[-1], FileState(self._as_looked_at(part), None, 0o644))
             self.sink.put(cached(offer.sha256) + ".json", _record_state(record))
             self._record(sha256=offer.sha256, package=offer.package, sdk=offer.sdk, failed=None)
             # All at once: dpkg unpacks all of them before it configures any.
@@ -573,7 +580,11 @@ def _perform(doer: _Doer, step: Step, changes: List[Change], tried: Set[Tuple[st
             changes.append(_as_change(step))
     except Failed as error:
         if step.kind == "install" and doer.way_back and "took longer than" not in str(error):
-            raise Failed("%s; %s" % (error, _go_back(doer))) from error
+            try:
+                told = _go_back(doer)
+            except Failed as again:
+                told = "putting back what was there failed: %s" % again
+            raise Failed("%s; %s" % (error, told)) from error
         raise
 
 

@@ -74,8 +74,13 @@ class Sink:
             return FileState(None, os.readlink(where), mode, found.st_uid, found.st_gid)
         if not stat.S_ISREG(found.st_mode):
             raise NotAFile("%s is neither a file nor a link; move it away, one of our files belongs there" % path)
-        with open(where, "rb") as stream:
-            return FileState(stream.read(), None, mode, found.st_uid, found.st_gid)
+        # Some of our files stand in directories that are not root's: what has been put there since may not be followed.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(where, flags), "rb") as stream:
+            opened = os.fstat(stream.fileno())
+            if not stat.S_ISREG(opened.st_mode):
+                raise NotAFile("%s is not a file any more; look who changes it" % path)
+            return FileState(stream.read(), None, stat.S_IMODE(opened.st_mode), opened.st_uid, opened.st_gid)
 
     def put(self, path: str, state: FileState) -> None:
         """Make PATH what STATE says, in one step: a reader sees the old or the new, never half of it."""

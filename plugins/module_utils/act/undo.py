@@ -167,7 +167,6 @@ def undo(
         files += _undo_files(sink, ledger, SHARED, check)
         made = [Change(entry.id, "the agent", None, "made by us") for entry in ledger.entries(SHARED, "tree")]
     changes = given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files]
-    changes = given.changes + [Change(path, show(before), show(after), "original") for path, before, after in files]
     changes += [Change(path, show(before), show(after), "less our lines") for path, before, after in blocks.files]
     changes += made + overdue(left_over, [path for path, _before, _after in files])
     files += blocks.files
@@ -181,4 +180,5 @@ def undo(
             for path, _before, after in files
             if not remaining and sink.state(path) != after
         ]
-    return Undone(changes, files, refused, given.left)
+    left = ["%s: read at boot only, so what stood there works until a reboot" % path for path, *_ in blocks.files]
+    return Undone(changes, files, refused, given.left + left)

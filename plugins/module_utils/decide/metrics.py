@@ -33,6 +33,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 
 HOST_FILE, AGENT_FILE = "edgenpu_tuning.prom", "edgenpu_tuning_agent.prom"
 LEAST_INTERVAL_S = 10
+MOST_INTERVAL_S = 31557600.0  # a year
 # systemd.time(7), "Parsing Time Spans"
 _UNITS_S = (
     (1e-6, "usec us \u00b5s \u03bcs"),
@@ -46,7 +47,7 @@ _UNITS_S = (
     (31557600, "years year y"),
 )
 _SECONDS = {unit: seconds for seconds, units in _UNITS_S for unit in units.split()}
-_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-zA-Z\u00b5\u03bc]*)\s*")
+_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)[ \t]*([a-zA-Z\u00b5\u03bc]*)[ \t]*")
 _PLACES_OF_THE_KERNEL = ("/proc", "/sys", "/dev")
 
 
@@ -96,6 +97,8 @@ class MetricsWishes(NamedTuple):
             raise WishError(
                 "interval: %r is no time span of systemd; write one such as 5min, 90s or 1h 30min" % interval
             )
+        if seconds > MOST_INTERVAL_S:
+            raise WishError("interval: %s is more than a year; leave metrics off instead" % interval)
         if seconds < LEAST_INTERVAL_S:
             raise WishError(
                 "interval: %s is less than %d s, and each time costs as much as a diagnosis; write more"

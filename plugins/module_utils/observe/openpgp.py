@@ -135,6 +135,8 @@ def _packets(data: bytes) -> Iterator[Tuple[int, bytes]]:
 def fingerprint(body: bytes) -> str:
     """Return the fingerprint of a key by its packet's body. Raises ValueError for versions that have no safe one."""
     version = body[0]
+    if version == 4 and len(body) > 0xFFFF:
+        raise ValueError("it is damaged: a key of %d bytes" % len(body))
     if version == 4:
         return hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body).hexdigest().upper()
     if version in (5, 6):

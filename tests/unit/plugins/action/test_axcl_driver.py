@@ -20,6 +20,7 @@ from typing import Any, Dict
 import pytest
 
 import ansible_collections
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import wrong_repository
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import PRIVATE, armour
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import keys
 
@@ -165,9 +166,16 @@ def test_all_files_of_a_driver_go_together(tmp_path: pathlib.Path) -> None:
 def test_key_in_a_file_is_handed_over_as_text(tmp_path: pathlib.Path, armoured: bool) -> None:
     packets = keys.public(b"one")
     (tmp_path / "key.gpg").write_bytes(armour(packets).encode() if armoured else packets)
+    waived = {"fingerprint_none_accepted": True}
     repository = {"uri": "https://example.org/apt", "suite": "axclhost", "key_file": "key.gpg"}
     told = run(tmp_path, {"package": "axclhost", "repository": repository}, needs=False)
-    assert told["asked"][0]["source"]["repository"] == dict(repository, key=armour(packets))
+    assert told["asked"][0]["source"]["repository"] == dict(repository, key=armour(packets), key_file=None)
+    assert wrong_repository(dict(told["asked"][0]["source"]["repository"], components=["main"], **waived)) is None
+    both = dict(repository, key=armour(packets))
+    told = run(tmp_path, {"package": "axclhost", "repository": both}, needs=False)
+    assert "key and key_file given" in str(
+        wrong_repository(dict(told["asked"][0]["source"]["repository"], components=["main"], **waived))
+    )
     fetched = {"uri": "https://example.org/apt", "suite": "axclhost", "key_url": "https://example.org/key"}
     told = run(tmp_path, {"package": "axclhost", "repository": fetched}, needs=False)
     assert told["asked"][0]["source"]["repository"] == fetched

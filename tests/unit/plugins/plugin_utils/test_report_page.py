@@ -123,6 +123,12 @@ def test_what_cannot_be_read_is_named_and_the_others_are_shown(stage: Stage) -> 
     page = Page(text)
     assert "its schema is 7, and this version knows 1" in page.text
     assert "#box-nas" in page.attributes("href") and "#box-old" not in page.attributes("href")
+    damaged = stage("two_cards")
+    damaged["cards"][0]["interrupts"][0]["affinity"] = 7
+    page = Page(fleet_page([Box("bad", damaged, None), Box("nas", stage("dead_card"), None)]))
+    assert "it is damaged (" in page.text and "#box-nas" in page.attributes("href")
+    with pytest.raises(NotAReport, match=r"^it is damaged"):
+        box_page(Box("bad", damaged, None))
     with pytest.raises(NotAReport):
         box_page(Box("old", {"schema": 7, "findings": []}, None))
 

@@ -273,6 +273,10 @@ class TestWishes:
         with pytest.raises(WishError, match=r"^interval: .* is less than 10 s"):
             MetricsWishes.from_data({"directory": "/var/lib/x", "interval": text})
         assert MetricsWishes.from_data({"directory": "/var/lib/x", "interval": "10s"}).interval == "10s"
+        with pytest.raises(WishError, match=r"^interval: .* is more than a year"):
+            MetricsWishes.from_data({"directory": "/var/lib/x", "interval": "99999999y"})
+        with pytest.raises(WishError, match="is no time span"):
+            MetricsWishes.from_data({"directory": "/var/lib/x", "interval": "5min\n5min"})
 
     @pytest.mark.parametrize("path", ["", "/", "x", "./x", "/x/../y", "/x/./y", "/x//y", "/x\n/y", 5, None])
     def test_no_directories(self, path: Any) -> None:
