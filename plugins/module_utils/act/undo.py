@@ -180,5 +180,8 @@ def undo(
             for path, _before, after in files
             if not remaining and sink.state(path) != after
         ]
-    left = ["%s: read at boot only, so what stood there works until a reboot" % path for path, *_ in blocks.files]
+    left = [
+        "%s: read at boot only, so what stood there works until a reboot" % path
+        for path, _before, _after in blocks.files
+    ]
     return Undone(changes, files, refused, given.left + left)
