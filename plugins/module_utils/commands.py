@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
-from typing import Callable, Sequence, Tuple
+from typing import Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 
-def limited(module: AnsibleModule) -> Callable[[Sequence[str], float], Tuple[int, str]]:
+
+def limited(module: AnsibleModule) -> Runner:
     """Return a runner over run_command, which has no time limit of its own: timeout(1) gives it one."""
 
-    def run(argv: Sequence[str], timeout_s: float) -> Tuple[int, str]:
+    def run(argv: Sequence[str], timeout_s: float) -> Ran:
         status, out, err = module.run_command(["timeout", "-k", "5", "%g" % timeout_s, *argv])
-        return status, err + out
+        return Ran(status, err + out)
 
     return run

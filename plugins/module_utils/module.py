@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import LOCK_PATH, Ledger, Locked
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, Ran, Runner, keep, show
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Kept, keep, show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import Undone, undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
@@ -26,17 +26,12 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import Host, read_host
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 
 # What lies there is somebody's own, or gone after a boot.
 _PASSING = ("/home", "/root", "/tmp", "/var/tmp", "/run", "/dev/shm")
 # Debian's python3-minimal lacks some of what the agent imports: json, among others.
 _WILL_DO = "import fcntl, hashlib, json, py_compile, shlex, subprocess, sys, zlib; sys.exit(sys.version_info < (3, 8))"
-
-
-def runner_of(module: AnsibleModule) -> Runner:
-    """Return a runner of commands with a time limit."""
-    run = limited(module)
-    return lambda argv, timeout_s: Ran(*run(argv, timeout_s))
 
 
 def writable_host(module: AnsibleModule, root: Root) -> Host:
@@ -140,16 +135,16 @@ def keep_wishes(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str, wi
     """Leave on the box what keeps WISHES in force, if the task asks for that."""
     if not module.params.get("persist", True):
         # Wishes kept by an earlier run would be put in force again by the next event.
-        undone = undo(sink, ledger, role, runner_of(module), module.check_mode, values=False)
+        undone = undo(sink, ledger, role, limited(module), module.check_mode, values=False)
         return Kept(undone.changes, undone.files, undone.refused, undone.left)
-    runner = runner_of(module)
+    runner = limited(module)
     python = lasting_python(sys.executable, runner)
     return keep(sink, ledger, role, wishes, module.params["front_door"], python, runner, module.check_mode)
 
 
 def undo_and_exit(module: AnsibleModule, sink: Sink, ledger: Ledger, role: str) -> None:
     """Give back all that ROLE changed, and end the module."""
-    undone: Undone = undo(sink, ledger, role, runner_of(module), module.check_mode, module.params["after_roles"])
+    undone: Undone = undo(sink, ledger, role, limited(module), module.check_mode, module.params["after_roles"])
     result: Dict[str, Any] = {
         "changed": bool(undone.changes),
         "changes": changes_as_data(undone.changes),

@@ -373,6 +373,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import (
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.offers import NeedsFile, find_offer
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
     DriverWishes,
@@ -390,7 +391,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     diff_of,
     live_sink,
     refusals_told,
-    runner_of,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
 
@@ -432,7 +432,7 @@ def offered(module: AnsibleModule, sink: Sink) -> Optional[Offer]:
         return None
     try:
         fetch = None if module.check_mode else lambda url: fetch_file(module, url, timeout=60)
-        return find_offer(sink.root, source, runner_of(module), fetch, time.time())
+        return find_offer(sink.root, source, limited(module), fetch, time.time())
     except NeedsFile:
         module.exit_json(changed=False, needs_file=True, msg="the action plugin copies the file to the host now")
         return None
@@ -489,7 +489,7 @@ def main() -> None:
         module.fail_json(msg=trouble)
     present = asked["state"] == "present"
     with refusals_told(module, sink, LOCK_PATH):
-        runner = runner_of(module)
+        runner = limited(module)
         try:
             if present:
                 done = make_present(sink, offered(module, sink), wishes, runner, check)

@@ -254,10 +254,10 @@ from typing import Any, Dict, List, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DEVICES_ARGUMENT
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import kind_of, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
-from ansible_collections.edgenpu.tuning.plugins.module_utils.module import runner_of
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
     PCI_DRIVER,
     Card,
@@ -303,7 +303,7 @@ def ask_tool(
         problems.append(obstacle)
     if tool is None:
         return dict(answer, problems=[*problems, problem("tool_missing", "no axcl-smi in /usr/bin/axcl")])
-    runner, limit = runner_of(module), module.params["timeout"]
+    runner, limit = limited(module), module.params["timeout"]
     if obstacle is not None:
         version, told = read_version(runner, tool, limit)
         return dict(answer, tool_version=version, problems=[*problems, *told])

@@ -274,6 +274,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.recovery import
     as_changes,
     recover,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.recovery import (
     ALIVE,
@@ -291,7 +292,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     diff_of,
     live_sink,
     refusals_told,
-    runner_of,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
 
@@ -346,7 +346,7 @@ def main() -> None:
     if trouble is not None:
         module.fail_json(msg=trouble)
     with refusals_told(module, sink, LOCK_PATH):
-        done = recover(sink, wishes, runner_of(module), check)
+        done = recover(sink, wishes, limited(module), check)
     result = result_of(done)
     message = summary(done.decision, [one.step for one in done.tried])
     for line in done.astray or ():

@@ -207,6 +207,7 @@ from typing import Any, Dict
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.raspberry_pi import Booted, set_boot, unset_boot
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.raspberry_pi import BootWishes, old_bootloader
 from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
@@ -214,7 +215,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     diff_of,
     live_sink,
     refusals_told,
-    runner_of,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import RECORD, parse_record
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
@@ -252,7 +252,7 @@ def main() -> None:
             if asked["state"] == "present":
                 done = set_boot(sink, pi, wishes, check)
             else:
-                done = unset_boot(sink, pi, runner_of(module), check)
+                done = unset_boot(sink, pi, limited(module), check)
         word = "would be changed" if check else "was changed"
         same = "config.txt needs no change" if asked["state"] == "present" else "nothing of ours was in config.txt"
         message = "%s %s" % (done.changes[0].path, word) if done.changes else same

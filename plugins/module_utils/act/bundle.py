@@ -27,6 +27,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured im
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.identity import read_identity
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 
 ARCHITECTURE = "/proc/sys/kernel/arch"  # in every bundle: kernels have it since 6.1 only
 # Worth having for whoever looks at the bundle, and for findings that do not exist yet
@@ -81,9 +82,6 @@ _LOGS: Tuple[Tuple[str, Tuple[str, ...], Callable[[str], str]], ...] = (
 _LOG_LIMIT_S = 10.0
 _LOG_CHARACTERS = 1 << 20
 
-# Runs a command with a time limit in seconds and returns its exit status and output
-Commands = Callable[[Sequence[str], float], Tuple[int, str]]
-
 
 class Bundle(NamedTuple):
     """A bundle as it is written, and its table of contents."""
@@ -102,7 +100,7 @@ def _read(root: Root, pattern: str) -> None:
         root.data("%s/%s/%s" % (before, name, after))
 
 
-def _logs(run: Commands, printed: Dict[str, str]) -> Tuple[Dict[str, bytes], Dict[str, str]]:
+def _logs(run: Runner, printed: Dict[str, str]) -> Tuple[Dict[str, bytes], Dict[str, str]]:
     """Return what the logs hold, by file, and what became of each. PRINTED: what was asked for already."""
     contents: Dict[str, bytes] = {}
     fates: Dict[str, str] = {}
@@ -174,7 +172,7 @@ def _archive(manifest: Dict[str, Any], captured: Captured, others: Dict[str, byt
     return buffer.getvalue()
 
 
-def bundle(recorder: Recorder, kinds: Sequence[CardKind], run: Optional[Commands], taken: str) -> Bundle:
+def bundle(recorder: Recorder, kinds: Sequence[CardKind], run: Optional[Runner], taken: str) -> Bundle:
     """Return a bundle of what RECORDER has seen, of the extras, and (with RUN) of logs. TAKEN: when, in UTC.
 
     KINDS: the catalogue of the diagnosis. What could not be read is noted, and is no error.

@@ -19,7 +19,7 @@ import shutil
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, Runner, follow_up, put_files, show
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import follow_up, put_files, show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.repository import refresh, try_repository
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
@@ -85,6 +85,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages im
     parse_deb,
     sdk_version,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 
 ROLE = "axcl_driver"
 LOCK_PATH = "/run/edgenpu-tuning-driver.lock"  # one run of this at a time; not the writers' lock, which is for moments

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
@@ -29,12 +29,12 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel, read_kernels
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice, read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.raspberry_pi import read_raspberry_pi
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.services import read_services
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.thermal import read_thermal
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
-Commands = Callable[[Sequence[str], float], Tuple[int, str]]
 ASLEEP = ("D3hot", "D3cold")
 
 
@@ -52,14 +52,7 @@ def _from_ledger(root: Root) -> Tuple[Optional[Tuple[Vector, ...]], Tuple[str, .
     return tuple(gone_vectors(root, ledger, boot_id(root))), tuple(path for path in ours if not root.exists(path))
 
 
-class _Ran(NamedTuple):
-    """What a command came to."""
-
-    status: int
-    output: str
-
-
-def _axcl(root: Root, cards_: Sequence[PciDevice], kernels: Sequence[Kernel], run: Optional[Commands], up: Any) -> Any:
+def _axcl(root: Root, cards_: Sequence[PciDevice], kernels: Sequence[Kernel], run: Optional[Runner], up: Any) -> Any:
     """Return what belongs to AXCL cards. Their tool is asked only where all of them are awake and alive.
 
     A card that sleeps would be woken, and for a dead one the tool waits the better part of a minute.
@@ -69,17 +62,16 @@ def _axcl(root: Root, cards_: Sequence[PciDevice], kernels: Sequence[Kernel], ru
     from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import PCI_DRIVER
 
     bdfs = [card.bdf for card in cards_]
-    runner = None if run is None else (lambda argv, limit_s: _Ran(*run(argv, limit_s)))
     seen = axcl_host.read_axcl_host(root, kernels, bdfs)
-    events = axcl_host.read_events(root, runner)
+    events = axcl_host.read_events(root, run)
     well = all(card.alive and card.driver == PCI_DRIVER and card.power_state not in ASLEEP for card in cards_)
     table = None
     if well and not dead_cards(events, Situation(bdfs, frozenset(), up)):
-        table = axcl_host.read_answer(root, runner, seen.driver, len(bdfs))
+        table = axcl_host.read_answer(root, run, seen.driver, len(bdfs))
     return seen._replace(events=events, table=table)
 
 
-def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Commands] = None) -> Snapshot:
+def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Runner] = None) -> Snapshot:
     """Return the state of the host (or captured tree) at ROOT.
 
     RUN is given for the live system where commands may be run: the kernel log and the cards' own tool are asked then.

@@ -10,7 +10,6 @@ import os
 from typing import Any, Callable, List, Mapping, NamedTuple, Optional
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import cached, look_at_debs
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
     Offer,
     is_installed,
@@ -27,6 +26,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import read_driver_state
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import armour, parse_keyring
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 
 Fetch = Callable[[str], str]  # from an address to where it lies on the host
 

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import py_compile
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
@@ -28,6 +28,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.agent impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.irqbalance import read_irqbalance, startable
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import (
     METRICS,
     WISHES_DIR,
@@ -101,6 +102,7 @@ AGENT_MODULES = (
     "observe.openpgp",
     "observe.packages",
     "observe.pci",
+    "observe.ran",
     "observe.raspberry_pi",
     "observe.services",
     "observe.thermal",
@@ -245,16 +247,6 @@ _MODPROBE_LINE = (
     "install %(module)s if [ -x %(door)s ]; then %(door)s load %(module)s $CMDLINE_OPTS; "
     "else modprobe --ignore-install %(module)s $CMDLINE_OPTS; fi\n"
 )
-
-
-class Ran(NamedTuple):
-    """A command's exit status and what it printed."""
-
-    status: int
-    output: str
-
-
-Runner = Callable[[Sequence[str], float], Ran]
 
 
 class Kept(NamedTuple):

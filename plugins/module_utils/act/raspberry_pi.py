@@ -10,7 +10,7 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.blocks import lost_original, no_room, put_block
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Runner, show
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import show
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.blocks import (
@@ -31,6 +31,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.raspberry_pi
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.raspberry_pi import (
     RaspberryPi,
     Settings,

@@ -19,7 +19,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act import agent
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import SHORT_S, Failed, load, unload
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import UNIT as AGENT_UNIT
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import UNIT_NAME as AGENT
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import ABSENT, FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import DriverWishes, card_proof
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.recovery import (
@@ -63,6 +62,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES, bdf_key, read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 
 RECORD = "/run/edgenpu-tuning-recovery.json"  # a boot brings removed cards back by itself, and forgets this
 RECORD_SCHEMA = 1

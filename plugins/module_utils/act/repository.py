@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from typing import List, NamedTuple, Optional
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import (
     Repository,
@@ -29,6 +28,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import 
     read_apt,
     read_releases,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 
 TRIAL = "/var/lib/edgenpu-tuning/apt-trial"
 UPDATE_S, ASK_S = 300.0, 60.0

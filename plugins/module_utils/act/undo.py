@@ -11,7 +11,6 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.blocks import take_blocks
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Entry, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import (
-    Runner,
     follow_up,
     overdue,
     put_files,
@@ -28,6 +27,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import default_affinity, read_interrupts
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import read_devices
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import read_wishes
 
 

@@ -19,9 +19,10 @@ import os
 import pwd
 import re
 import stat
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Protocol, Sequence, Set, Tuple, cast
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple, cast
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 
 # Not on everybody's PATH: the vendor's package extends that of login shells only. The second is its name up to V2.18.
 TOOLS = ("/usr/bin/axcl/axcl-smi", "/usr/bin/axcl/axcl_smi")
@@ -57,21 +58,6 @@ def _lazy(text: str, flags: int = 0) -> re.Pattern[str]:
     The module `re` keeps what it has compiled.
     """
     return cast("re.Pattern[str]", _Pattern(text, flags))
-
-
-class Ran(Protocol):
-    """What a runner returns: exit status and output of a command."""
-
-    @property
-    def status(self) -> int:
-        """Exit status."""
-
-    @property
-    def output(self) -> str:
-        """What it printed."""
-
-
-Runner = Callable[[Sequence[str], float], Ran]  # (arguments, limit in seconds)
 
 
 class Problem(NamedTuple):

@@ -13,7 +13,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     LAST_MODULE,
     Driver,
     Event,
-    Runner,
     Table,
     ask,
     driver_problem,
@@ -41,6 +40,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import Package, read_packages
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Runner
 
 KERNEL_LOG, AXCL_SMI = "kernel.txt", "axcl-smi.txt"  # names of what they printed
 LOG_LIMIT_S = 10.0

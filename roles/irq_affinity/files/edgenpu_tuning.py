@@ -59,7 +59,7 @@ def run_command(argv: Sequence[str], timeout_s: float) -> Any:
     """Run a command with a time limit; one that cannot be run or takes too long has a status other than 0."""
     import subprocess
 
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 
     try:
         done = subprocess.run(

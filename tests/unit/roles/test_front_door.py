@@ -22,7 +22,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger, 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import look as looking
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import bundle, write_new
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran, keep
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import keep
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.undo import undo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN, resolve
@@ -30,6 +30,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import MetricsWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import captured, files
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree

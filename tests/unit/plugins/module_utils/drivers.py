@@ -15,7 +15,6 @@ import struct
 import tarfile
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import (
     INSTALL_LOG,
     MODULES,
@@ -23,6 +22,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     SANDBOX_TEXT,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import parse_deb
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 

@@ -14,13 +14,13 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import pytest
 from hypothesis import settings
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, Parser, Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list, parse_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpus import Cpu
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Link, PciDevice
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree, config_space, pcie
 
 STEADY = settings(max_examples=150, deadline=None, database=None, derandomize=True)

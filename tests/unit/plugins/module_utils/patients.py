@@ -10,11 +10,11 @@ import re
 import shutil
 from typing import Callable, Dict, List, Optional, Sequence
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.recovery import BRIDGE_CONTROL, WHOLE_BUS, Clock
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import MODULES as ALL_MODULES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import MODULES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import KERNEL, SMI, Box
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.hosts import BDF, SLOT

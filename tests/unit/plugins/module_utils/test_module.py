@@ -16,9 +16,9 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils import module
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import FileState, NotAFile
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 
 

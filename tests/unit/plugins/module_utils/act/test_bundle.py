@@ -25,7 +25,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.bundle import (
     ARCHITECTURE,
     COLLECTION_VERSION,
     Bundle,
-    Commands,
     bundle,
     write_new,
 )
@@ -37,6 +36,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import MODULES
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.captured import Recorder, open_root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import module_file, stanza
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import (
@@ -127,26 +127,27 @@ def fixture_board(tree: Tree) -> hosts.Board:
     return board
 
 
-def log(argv: Sequence[str], timeout_s: float) -> Tuple[int, str]:
+def log(argv: Sequence[str], timeout_s: float) -> Ran:
     """Stand in for the commands that show logs."""
     assert timeout_s > 0
     if argv[0] == "dmesg":
-        return 0, (
+        return Ran(
+            0,
             "[    0.0] Kernel command line: root=UUID=%s\n"
             "[    1.0] pci %s: [1f4b:0650] type 00\n"
             "[    2.0] r8125 0004:41:00.0 eth0: %s, IRQ 55\n"
             "[    2.1] r8125 0004:41:00.0: wake-on-lan for %s from %s and %s by bob@mueller.example\n"
-            "[    3.0] wlan0: connected to sesame\n" % (ROOT_UUID, hosts.BDF, MAC.upper(), USER, ADDRESS, ADDRESS6)
+            "[    3.0] wlan0: connected to sesame\n" % (ROOT_UUID, hosts.BDF, MAC.upper(), USER, ADDRESS, ADDRESS6),
         )
     assert argv[0] == "journalctl" and "--no-hostname" in argv
-    return 1, "no journal of %s" % HOST
+    return Ran(1, "no journal of %s" % HOST)
 
 
 def taken_of(board: hosts.Board, kinds: Sequence[CardKind] = BUILT_IN, run: Any = log) -> Tuple[Dict[str, Any], Bundle]:
     """Return the report of a board, and the bundle of what it rests on."""
     recorder = Recorder(board.root.path)
     told = report(look(recorder, kinds))
-    commands: Commands = run
+    commands: Runner = run
     return told, bundle(recorder, kinds, commands, TAKEN)
 
 
@@ -335,15 +336,15 @@ class Asked:
         self.table = re.sub(r"[0-9A-F]{4}:[0-9A-F]{2}:00\.0", hosts.BDF, table).replace("baiwen", USER)
         self.commands: List[str] = []
 
-    def __call__(self, argv: Sequence[str], timeout_s: float) -> Tuple[int, str]:
+    def __call__(self, argv: Sequence[str], timeout_s: float) -> Ran:
         assert 0 < timeout_s < 60, "a diagnosis waits for nobody that long"
         words = list(argv)
         if words[0] == "sh":
             assert words[4] == "/run/edgenpu-tuning-axcl.lock", "one call at a time"
             self.commands.append("axcl-smi")
-            return 0, self.table
+            return Ran(0, self.table)
         self.commands.append(words[0])
-        return (0, self.log_text) if words[0] == "dmesg" else (1, "no journal")
+        return Ran(0, self.log_text) if words[0] == "dmesg" else Ran(1, "no journal")
 
 
 @pytest.fixture(name="driven")
@@ -482,7 +483,7 @@ class TestAsked:
     def test_log_that_may_not_be_read(self, driven: hosts.Board) -> None:
         ask = Asked()
         root = Root(driven.root.path)
-        look(root, BUILT_IN, lambda argv, limit: (1, "dmesg: denied") if argv[0] == "dmesg" else ask(argv, limit))
+        look(root, BUILT_IN, lambda argv, limit: Ran(1, "dmesg: denied") if argv[0] == "dmesg" else ask(argv, limit))
         assert list(root.printed) == ["axcl-smi.txt"]
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import driver
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import Done, Failed
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
     ENABLED,
     SLEEP_TARGETS,
@@ -30,6 +29,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     SANDBOX_TEXT,
     read_driver_state,
 )
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import drivers
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import KERNEL, NEWER, Box
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree

@@ -18,7 +18,6 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import driver
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import DriverWishes, Offer
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import Repository, worn_out
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
@@ -31,6 +30,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import 
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import read_driver_state
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import armour, parse_keyring
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import Box
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 

@@ -11,11 +11,11 @@ from typing import Any, List
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import recovery
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.recovery import RECORD, Recovered, recover
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import UNIT, DriverWishes, files
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.recovery import LADDER, RecoveryWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import MODULES, read_driver_state
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.hosts import BDF
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.patients import PORT, SMI, Patient

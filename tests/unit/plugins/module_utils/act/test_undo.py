@@ -21,7 +21,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import 
     IRQBALANCE_DROP_IN,
     UDEV_RULES,
     UNIT,
-    Ran,
     keep,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import UNSTEERABLE
@@ -37,6 +36,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import read_policies
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
