@@ -11,6 +11,7 @@ security policy lets no script run but the one in the template.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import re
@@ -60,6 +61,7 @@ def told(value: Any) -> str:
     return str(value)
 
 
+@functools.lru_cache(maxsize=None)  # a fleet's page is made of many, and to read the templates costs most
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -90,13 +92,16 @@ def _key(name: str, taken: Dict[str, str]) -> str:
     return key
 
 
-def box_page(box: Box) -> str:
-    """Return the page of one box; raises NotAReport."""
-    seen = view(box.name, "box", box.report, box.read_at)
+def _page_of(seen: View) -> str:
     try:
         return _rendered("box.html.j2", box=seen)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, jinja2.TemplateError) as error:
         raise NotAReport("it is damaged (%s: %s)" % (type(error).__name__, error)) from error
+
+
+def box_page(box: Box) -> str:
+    """Return the page of one box; raises NotAReport."""
+    return _page_of(view(box.name, "box", box.report, box.read_at))
 
 
 def fleet_page(boxes: Sequence[Box], problems: Sequence[Tuple[str, str]] = ()) -> str:
@@ -106,8 +111,9 @@ def fleet_page(boxes: Sequence[Box], problems: Sequence[Tuple[str, str]] = ()) -
     unread = list(problems)
     for box in boxes:
         try:
-            box_page(box)  # what a page cannot show of one must not keep the others from it
-            views.append(view(box.name, _key(box.name, taken), box.report, box.read_at))
+            seen = view(box.name, _key(box.name, taken), box.report, box.read_at)
+            _page_of(seen)  # what cannot be shown of one must not keep the others from the page
+            views.append(seen)
         except NotAReport as error:
             unread.append((box.name, str(error)))
     views.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.name))

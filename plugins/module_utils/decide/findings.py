@@ -21,9 +21,9 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.expected_gai
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.interrupt_findings import interrupt_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.pcie_findings import pcie_findings
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import (
-    CRITICAL,
     INFO,
     OK,
+    SEVERITIES,
     WARNING,
     Finding,
 )
@@ -331,7 +331,6 @@ def findings(snapshot: Snapshot) -> List[Finding]:
                 None,
             )
         )
-    order = (CRITICAL, WARNING, INFO, OK)
     measured = is_measured(snapshot.cards, snapshot.host.compatible)
-    ordered = sorted((one for one in found if one is not None), key=lambda one: order.index(one.severity))
+    ordered = sorted((one for one in found if one is not None), key=lambda one: -SEVERITIES.index(one.severity))
     return weigh(ordered, measured)
