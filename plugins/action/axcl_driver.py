@@ -14,6 +14,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.hashing import secure_hash
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import wrong_source
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import wrong_keyring
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import armour, parse_keyring
 
@@ -32,6 +33,7 @@ class ActionModule(ActionBase):
         source = arguments.get("source")
         try:
             if isinstance(source, dict) and arguments.get("state") != "absent":
+                _refuse_as_written(source)
                 arguments["source"] = source = self._with_checksums(source)
                 if isinstance(source.get("repository"), dict):
                     arguments["source"] = dict(source, repository=self._with_key(source["repository"]))
@@ -57,8 +59,6 @@ class ActionModule(ActionBase):
     def _checked(self, source: Dict[str, Any], waived: bool) -> Dict[str, Any]:
         if not source.get("file"):
             return source
-        if source.get("path"):
-            raise _Wrong("source: give one of file, path, url, files and package; file and path given")
         local = self._local(source["file"])
         found = secure_hash(local, hashlib.sha256)
         if found is None:
@@ -86,8 +86,7 @@ class ActionModule(ActionBase):
         trouble = wrong_keyring(ring, (), given or "key")
         if trouble is not None:
             raise _Wrong(trouble)
-        # The host gets the text alone; who has given both is refused there.
-        return dict(repository, key=armour(ring.packets), key_file=given if text else None)
+        return dict(repository, key=armour(ring.packets), key_file=None)
 
     def _with_copies(self, source: Dict[str, Any]) -> Dict[str, Any]:
         """Return a source of which each file of the control node has a copy on the host."""
@@ -109,9 +108,20 @@ class ActionModule(ActionBase):
         try:
             found: str = self._find_needle("files", name)
         except AnsibleError as error:
-            raise _Wrong("source: file %s on the control node: %s" % (name, error)) from error
+            sentence = "source: file %s is not on the control node, neither as it stands nor in files/ beside the play"
+            raise _Wrong(sentence % name) from error
         return found
 
 
 class _Wrong(Exception):
     """What is wrong with a source as far as the control node can tell, in one sentence."""
+
+
+def _refuse_as_written(source: Dict[str, Any]) -> None:
+    """Raise _Wrong if a source makes no sense, before any of its files is looked for."""
+    try:
+        trouble = wrong_source(source)
+    except (AttributeError, TypeError):  # text where a list belongs, say: the module's own specification tells that
+        return
+    if trouble is not None:
+        raise _Wrong(trouble)

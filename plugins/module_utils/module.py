@@ -41,6 +41,8 @@ def writable_host(module: AnsibleModule, root: Root) -> Host:
     keeps = module.params["state"] == "present" and module.params.get("persist", True)
     if trouble is None and keeps:
         trouble = no_keeper(host)
+        if trouble is not None and "persist" in module.params:
+            trouble += "; use persist: false to set this boot's values only"
         if trouble is None and not module.params["front_door"]:
             trouble = "front_door is needed with persist: true; the roles hand it over, or set persist: false"
     if trouble is not None:

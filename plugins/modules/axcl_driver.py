@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: axcl_driver
 short_description: Install the driver of Axera NPU cards, keep it through kernel upgrades, prove it, remove it
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Installs the AXCL host package from a file, an address or an apt repository, once everything that would make it fail
     has been looked at - architecture, headers of the running kernel, compiler, Secure Boot, disk, who uses the card.
@@ -371,7 +371,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import (
     make_present,
     prove,
 )
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.offers import NeedsFile, find_offer
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.offers import NeedsFile, as_written, find_offer
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
@@ -383,6 +383,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     outcome,
     reboot_reason,
     repository_as_data,
+    wrong_source,
     wrong_wishes,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.obstacles import no_driver_here
@@ -474,7 +475,7 @@ def main() -> None:
     )
     sink = live_sink()
     asked, check = module.params, module.check_mode
-    trouble = no_driver_here(read_host(sink.root), os.uname().sysname, 0 if check else os.geteuid())
+    present = asked["state"] == "present"
     wishes = DriverWishes(
         asked["family"],
         asked["hold"],
@@ -484,10 +485,12 @@ def main() -> None:
         asked["headers_package"],
         asked["prevent_sleep"],
     )
-    trouble = trouble or wrong_wishes(wishes)
+    trouble = wrong_wishes(wishes)
+    if present and asked["source"] is not None:
+        trouble = trouble or wrong_source(as_written(asked["source"]))
+    trouble = trouble or no_driver_here(read_host(sink.root), os.uname().sysname, 0 if check else os.geteuid())
     if trouble is not None:
         module.fail_json(msg=trouble)
-    present = asked["state"] == "present"
     with refusals_told(module, sink, LOCK_PATH):
         runner = limited(module)
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: axcl_recover
 short_description: Bring a dead or hung Axera NPU card back, by the weakest step that helps
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Climbs a ladder, weakest step first, and looks after each whether the card is alive again. Of a living card nothing
     is touched. Nothing else in this collection calls this; it is done when you ask for it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: raspberry_pi_boot
 short_description: Switch on the PCIe slot of a Raspberry Pi 5 for an NPU card, in config.txt
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Puts into C(config.txt) what a card in the PCIe slot of a Raspberry Pi 5, 500 or Compute Module 5 needs, and no
     more. What the file says already, in whatever spelling, is not said again.

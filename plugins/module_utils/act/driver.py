@@ -255,13 +255,17 @@ class _Doer:
         tried = try_repository(self.sink, repository, architecture, str(offer.package), offer.version, self.runner)
         self.version = tried.version
         texts = repository_texts(repository, architecture, tried.pin)
-        self._record(pin=tried.pin, lists=prefix_of(repository))
+        lists = prefix_of(repository)
+        had = _lists(self.sink.root, lists)
+        self._record(pin=tried.pin, lists=lists)
         wanted = {path: (ROLE, FileState(texts[path].encode("utf-8"))) for path in OUR_FILES}
         put = self._put(wanted)
         ran = refresh(self.runner)
         problem = update_problem(repository, ran.status, ran.output)
         if problem is not None:
             self._put({path: (ROLE, before) for path, before, _after in put})
+            for path in set(_lists(self.sink.root, lists)).difference(had):
+                self.sink.put(path, ABSENT)
             self._record(pin=state.record.pin, lists=state.record.lists)
             raise Failed(problem)
         self.written += put

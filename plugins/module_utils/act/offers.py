@@ -14,8 +14,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     Offer,
     is_installed,
     sha256_of_all,
-    wrong_source,
-)
+   )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import (
     Repository,
     worn_out,
@@ -42,11 +41,11 @@ class _File(NamedTuple):
     sha256: Optional[str]
 
 
-def _as_written(source: Mapping[str, Any]) -> Mapping[str, Any]:
+def as_written(source: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a source without what the action plugin has added: a copy's place, in addition to the file's own."""
     files = source.get("files")
     plain = dict(source, path=None) if source.get("file") else source
-    return dict(plain, files=[_as_written(one) for one in files]) if files else plain
+    return dict(plain, files=[as_written(one) for one in files]) if files else plain
 
 
 def _file(one: Mapping[str, Any]) -> _File:
@@ -79,9 +78,6 @@ def find_offer(root: Root, source: Mapping[str, Any], runner: Runner, fetch: Opt
     FETCH: None where nothing may be fetched, in check mode. NOW_S: seconds since 1970. Raises WishError with a sentence
     for what cannot be used, and NeedsFile where the host has no copy of a file of the control node's.
     """
-    trouble = wrong_source(_as_written(source))
-    if trouble is not None:
-        raise WishError(trouble)
     sdk = source["sdk_version"]
     if source["package"]:
         given = source["repository"]

@@ -321,13 +321,14 @@ def findings(snapshot: Snapshot) -> List[Finding]:
     found += drift(snapshot)
     if snapshot.unread:
         evidence = dict(snapshot.unread)
+        forbidden = {"EACCES", "EPERM"}.intersection(evidence.values())
         found.append(
             Finding(
                 "unread",
                 INFO,
                 "%d file%s could not be read" % (len(evidence), "" if len(evidence) == 1 else "s"),
                 evidence,
-                "Run as root on the host itself.",
+                "Run as root on the host itself." if forbidden else "The kernel itself refuses that; its log may say why.",
                 None,
             )
         )

@@ -30,10 +30,7 @@ def obstacle(host: Host, system: str, user_id: int) -> Optional[str]:
 def no_keeper(host: Host) -> Optional[str]:
     """Return why nothing can be kept set on this host; None if it can be."""
     if not host.systemd:
-        return (
-            "systemd does not run here (/run/systemd/system is missing), and what keeps the tuning is a systemd unit; "
-            "use persist: false to set this boot's values only"
-        )
+        return "systemd does not run here (/run/systemd/system is missing), and what keeps wishes in force is its unit"
     return None
 
 

@@ -205,7 +205,7 @@ def parse_keyring(data: bytes) -> Keyring:
         if data[8:12] == b"KBXf":
             raise ValueError("it is a keybox, GnuPG's own database; give what gpg --armor --export prints")
         if not packets[:1] or not packets[0] & 0x80:
-            raise ValueError("it is no OpenPGP key: it begins with %r" % packets[:16])
+            raise ValueError("it is no OpenPGP key: it begins with %r" % packets[:16].decode("latin-1"))
         groups: List[List[Tuple[int, bytes]]] = []
         for tag, body in _packets(packets):
             if tag in (_SECRET, _SECRET_BELOW):

@@ -192,7 +192,7 @@ def rollback(options: List[str]) -> int:
     if not need_root(check):
         return 1
     sink = Sink(Root("/"))
-    refused = []
+    found, refused = False, []
     with contextlib.nullcontext() if check else Locked(sink):
         ledger = Ledger(sink)
         roles = sorted({entry.role for entry in ledger.entries()} - {SHARED}) or [SHARED]
@@ -201,8 +201,11 @@ def rollback(options: List[str]) -> int:
             tell_changes(undone.changes, undone.refused, "would give back" if check else "gave back")
             for line in undone.left:
                 print(line)
+            found = found or bool(undone.changes or undone.refused or undone.left)
             refused += undone.refused
-    if not refused and not check:
+    if not found:
+        print("nothing of the collection is left here to give back")
+    elif not refused and not check:
         print("everything that was changed here has been given back and read back")
     return 1 if refused else 0
 

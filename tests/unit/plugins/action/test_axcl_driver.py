@@ -106,7 +106,7 @@ def test_file_stays_where_it_is_installed(tmp_path: pathlib.Path) -> None:
     assert (told["result"], told["sent"], len(told["asked"])) == ({"changed": True}, [], 1)
 
 
-@pytest.mark.parametrize("source", [None, {"path": "/root/a.deb"}, {"package": "axclhost"}])
+@pytest.mark.parametrize("source", [None, {"path": "/root/a.deb", "sha256": SHA}, {"package": "axclhost"}])
 def test_other_sources_are_the_module_s(tmp_path: pathlib.Path, source: Any) -> None:
     told = run(tmp_path, source, needs=False)
     assert (told["result"], told["sent"]) == ({"changed": True}, [])
@@ -118,19 +118,23 @@ def test_removal_needs_no_file(tmp_path: pathlib.Path) -> None:
     assert (told["result"], told["sent"], len(told["asked"])) == ({"changed": True}, [], 1)
 
 
-@pytest.mark.parametrize(("waived", "sha256"), [(False, None), (True, SHA)])
-def test_checksum_is_not_made_up(tmp_path: pathlib.Path, waived: bool, sha256: Any) -> None:
-    """Without one the module has to refuse; with the waiver the file's own tells hosts apart."""
-    told = run(tmp_path, {"file": "axcl.deb", "checksum_none_accepted": waived}, needs=False)
-    assert told["asked"][0]["source"].get("sha256") == sha256
+def test_checksum_is_not_made_up(tmp_path: pathlib.Path) -> None:
+    """Without one the source is refused; with the waiver the file's own tells hosts apart."""
+    told = run(tmp_path, {"file": "axcl.deb"}, needs=False)
+    assert told["asked"] == []
+    assert told["result"]["msg"].startswith("source: file needs sha256")
+    told = run(tmp_path, {"file": "axcl.deb", "checksum_none_accepted": True}, needs=False)
+    assert told["asked"][0]["source"]["sha256"] == SHA
 
 
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
         ({"file": "axcl.deb", "sha256": "ab" * 32}, "is %s and not %s; get the file again" % (SHA, "ab" * 32)),
-        ({"file": "missing.deb", "sha256": SHA}, "source: file missing.deb on the control node: Could not find"),
+        ({"file": "missing.deb", "sha256": SHA}, "source: file missing.deb is not on the control node, neither"),
         ({"file": "axcl.deb", "path": "/x"}, "file and path given"),
+        ({"file": "missing.deb", "url": "https://x/y.deb"}, "file and url given"),
+        ({"file": "missing.deb", "sha256": "12"}, "'12' is no checksum"),
     ],
 )
 def test_wrong_sources_touch_no_host(tmp_path: pathlib.Path, source: Any, sentence: str) -> None:
@@ -162,21 +166,28 @@ def test_all_files_of_a_driver_go_together(tmp_path: pathlib.Path) -> None:
     assert waived["asked"][0]["source"]["files"][0]["sha256"] == SHA
 
 
+REPOSITORY = {
+    "uri": "https://example.org/apt",
+    "suite": "axclhost",
+    "components": ["main"],
+    "fingerprint_none_accepted": True,
+}
+
+
 @pytest.mark.parametrize("armoured", [False, True])
 def test_key_in_a_file_is_handed_over_as_text(tmp_path: pathlib.Path, armoured: bool) -> None:
     packets = keys.public(b"one")
     (tmp_path / "key.gpg").write_bytes(armour(packets).encode() if armoured else packets)
-    waived = {"fingerprint_none_accepted": True}
-    repository = {"uri": "https://example.org/apt", "suite": "axclhost", "key_file": "key.gpg"}
+    repository = dict(REPOSITORY, key_file="key.gpg")
     told = run(tmp_path, {"package": "axclhost", "repository": repository}, needs=False)
-    assert told["asked"][0]["source"]["repository"] == dict(repository, key=armour(packets), key_file=None)
-    assert wrong_repository(dict(told["asked"][0]["source"]["repository"], components=["main"], **waived)) is None
+    handed = told["asked"][0]["source"]["repository"]
+    assert handed == dict(repository, key=armour(packets), key_file=None)
+    assert wrong_repository(handed) is None
     both = dict(repository, key=armour(packets))
     told = run(tmp_path, {"package": "axclhost", "repository": both}, needs=False)
-    assert "key and key_file given" in str(
-        wrong_repository(dict(told["asked"][0]["source"]["repository"], components=["main"], **waived))
-    )
-    fetched = {"uri": "https://example.org/apt", "suite": "axclhost", "key_url": "https://example.org/key"}
+    assert "key and key_file given" in told["result"]["msg"]
+    assert told["asked"] == []
+    fetched = dict(REPOSITORY, key_url="https://example.org/key", fingerprint=["ab" * 20])
     told = run(tmp_path, {"package": "axclhost", "repository": fetched}, needs=False)
     assert told["asked"][0]["source"]["repository"] == fetched
 
@@ -188,9 +199,9 @@ def test_private_key_never_leaves_the_control_node(tmp_path: pathlib.Path) -> No
     for given, sentence in (
         ({"key_file": "key.gpg"}, "key.gpg is of no use as a key: " + PRIVATE),
         ({"key": text}, "key is of no use as a key: " + PRIVATE),
-        ({"key_file": "page"}, "page is of no use as a key: it is no OpenPGP key: it begins with b'<html>'"),
-        ({"key_file": "missing"}, "file missing on the control node"),
+        ({"key_file": "page"}, "page is of no use as a key: it is no OpenPGP key: it begins with '<html>'"),
+        ({"key_file": "missing"}, "file missing is not on the control node"),
     ):
-        told = run(tmp_path, {"package": "axclhost", "repository": given})
+        told = run(tmp_path, {"package": "axclhost", "repository": dict(REPOSITORY, **given)})
         assert sentence in told["result"]["msg"]
         assert (told["asked"], told["sent"]) == ([], [])

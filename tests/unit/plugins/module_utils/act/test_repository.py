@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act import driver
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act import driver, ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import Done, Failed
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.repository import TRIAL
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import DriverWishes, Offer
@@ -25,6 +25,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.apt import 
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import MODULES, read_driver_state
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import armour
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import keys
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.drivers import Box
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
@@ -332,6 +333,23 @@ def test_first_installation_that_fails_leaves_no_repository(box: Box) -> None:
     box.fail["build"] = (1, "")
     with pytest.raises(Failed, match="nothing of it is left on the host"):
         install(box)
+    assert files(box) == before
+
+
+def test_refresh_that_fails_half_way_leaves_no_lists(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repository answered when it was tried, and its packages' list is cut off now."""
+    before = files(box)
+
+    def cut_off(runner: Runner) -> Ran:
+        box.tree.file(LIST, "Origin: example\n")
+        return Ran(100, "E: %sConnection reset\n" % FETCH)
+
+    monkeypatch.setattr(driver, "refresh", cut_off)
+    with pytest.raises(Failed, match="Connection reset"):
+        install(box)
+    left = {path: value for path, value in files(box).items() if before.get(path) != value}
+    assert list(left) == [ledger.PATH]
+    driver.make_absent(box.kernel, box.run)
     assert files(box) == before
 
 

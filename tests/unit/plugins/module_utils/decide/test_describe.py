@@ -88,6 +88,10 @@ def test_policy_that_is_offline_is_no_unread_file(tree: Tree) -> None:
     data = report(tree)
     [unread] = [finding for finding in data["findings"] if finding["id"] == "unread"]
     assert unread["evidence"] == {"/sys/x": "EIO"}
+    assert "root" not in unread["remedy"]
+    tree.root.unread.append(("/sys/y", "EACCES"))
+    [unread] = [finding for finding in report(tree)["findings"] if finding["id"] == "unread"]
+    assert unread["remedy"].startswith("Run as root")
 
 
 def test_no_card(tree: Tree) -> None:

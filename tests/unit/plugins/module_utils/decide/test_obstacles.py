@@ -58,6 +58,5 @@ def test_obstacle(host: Any, system: str, user_id: int, sentence: Optional[str])
 def test_keeper() -> None:
     assert no_keeper(HOST) is None
     assert no_keeper(HOST._replace(systemd=False)) == (
-        "systemd does not run here (/run/systemd/system is missing), and what keeps the tuning is a systemd unit; "
-        "use persist: false to set this boot's values only"
+        "systemd does not run here (/run/systemd/system is missing), and what keeps wishes in force is its unit"
     )
