@@ -14,7 +14,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     Offer,
     is_installed,
     sha256_of_all,
-   )
+)
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import (
     Repository,
     worn_out,

@@ -328,7 +328,7 @@ def findings(snapshot: Snapshot) -> List[Finding]:
                 INFO,
                 "%d file%s could not be read" % (len(evidence), "" if len(evidence) == 1 else "s"),
                 evidence,
-                "Run as root on the host itself." if forbidden else "The kernel itself refuses that; its log may say why.",
+                "Run as root on the host itself." if forbidden else "The kernel refuses that; its log may say why.",
                 None,
             )
         )

@@ -93,6 +93,16 @@ class TestSchema:
         for report in stage.fleet().values():
             report_validator().validate(json.loads(json.dumps(report)))
 
+    def test_report_with_a_driver_that_was_installed(self, stage: Stage) -> None:
+        kernel = {"release": "6.1.118", "running": True, "headers": True, "has_driver": True}
+        proof = dict(stage("two_cards")["findings"][0], id="card_handshake", severity="ok")
+        done = {"msg": "driver 3.6.4 is installed and works, 1 card", "changed": True, "changes": [], "refused": []}
+        done.update(unknown=[], reboot_required=False, reboot_reason=None, kernels=[kernel], proof=[proof])
+        report = json.loads(json.dumps(dict(stage("two_cards"), actions={"axcl_driver": done})))
+        report_validator().validate(report)
+        report["actions"]["axcl_driver"]["kernels"][0].pop("has_driver")
+        assert not report_validator().is_valid(report)
+
     @pytest.mark.parametrize(
         "spoil",
         [

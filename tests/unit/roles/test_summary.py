@@ -28,20 +28,47 @@ def fixture_tree(tmp_path: pathlib.Path) -> Tree:
     return Tree(tmp_path)
 
 
-def summary(tree: Tree) -> List[str]:
-    """Return the summary's lines, made as Ansible makes them."""
+def summary(tree: Tree, **more: Any) -> List[str]:
+    """Return the summary's lines, made as Ansible makes them; MORE: what earlier roles of the play have left."""
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["zip"] = zip
     environment.globals["dict"] = dict
     environment.tests["search"] = lambda text, pattern: re.search(pattern, text) is not None
     given: Any = {
         "diagnostics_result": {"report": report(look(tree.root, BUILT_IN))},
-        "inventory_hostname": "nas",
+        "diagnostics_report_name": "nas",
         "ansible_check_mode": False,
         "irq_affinity_result": None,
         "governor_result": None,
+        **more,
     }
     return environment.from_string(PATH.read_text("utf-8")).render(given).splitlines()
+
+
+def test_driver_is_told_before_what_runs_on_it(tree: Tree) -> None:
+    hosts.Board(tree)
+    built = {"path": "build: 6.1.118", "before": None, "after": "edgenpu-axcl/3.6.4", "why": "through DKMS"}
+    unknown = "whether the card comes up: unknown until it has its firmware"
+    lines = summary(
+        tree,
+        axcl_driver_result={"msg": "driver 3.6.4 is there", "changes": [built], "unknown": [unknown], "refused": []},
+        axcl_driver_reboot=False,
+        axcl_driver_reboot_required=True,
+        axcl_driver_reboot_reason="the modules that are loaded are of another version",
+    )
+    assert lines[1:3] == [
+        "  driver     driver 3.6.4 is there",
+        "  reboot     is needed: the modules that are loaded are of another version",
+    ]
+    assert "             build: 6.1.118: nothing -> edgenpu-axcl/3.6.4" in lines
+    assert "  unknown    " + unknown in lines
+
+
+def test_driver_that_nobody_asked_for_is_not_spoken_of(tree: Tree) -> None:
+    hosts.Board(tree)
+    skipped = {"changed": False, "skipped": True}
+    told = summary(tree, axcl_driver_result=skipped, axcl_driver_boot=skipped, axcl_driver_reboot_required=False)
+    assert told == summary(tree)
 
 
 def test_cm3588(tree: Tree) -> None:
