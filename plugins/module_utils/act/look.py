@@ -68,7 +68,7 @@ def _axcl(root: Root, cards_: Sequence[PciDevice], kernels: Sequence[Kernel], ru
     table = None
     if well and not dead_cards(events, Situation(bdfs, frozenset(), up)):
         table = axcl_host.read_answer(root, run, seen.driver, len(bdfs))
-    return seen._replace(events=events, table=table)
+    return seen._replace(events=events, table=table, allowed=axcl_host.read_allowed(root, table))
 
 
 def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Runner] = None) -> Snapshot:

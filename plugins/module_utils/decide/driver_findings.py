@@ -10,8 +10,9 @@ Nothing here speaks of what was not seen: where axcl-smi was not asked, or gave 
 
 from __future__ import annotations
 
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import CRITICAL, INFO, WARNING, Finding
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import (
     LAST_MODULE,
@@ -21,7 +22,9 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     compare,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl_host import AxclHost, is_loading
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver import MODULES, SANDBOX, SANDBOX_TEXT
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import Interrupt
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import Package, number_of, sdk_version
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import PciDevice
@@ -323,8 +326,48 @@ def _heat(card: Card) -> Optional[Finding]:
     )
 
 
-def driver_findings(axcl: AxclHost, kernels: Sequence[Kernel], cards: Sequence[PciDevice]) -> List[Finding]:
-    """Return the findings on the driver of CARDS (those of AXCL) and on what they answer. KERNELS: with its modules."""
+def _beside_interrupt(
+    table: Table, axcl: AxclHost, cards: Sequence[PciDevice], interrupts: Mapping[int, Interrupt]
+) -> List[Finding]:
+    """Programs that are bound to the CPUs that serve their card: all others the scheduler keeps out of the way."""
+    allowed = dict(axcl.allowed)
+    bdfs = {row.number: row.bdf for row in table.cards}
+    found = []
+    for process in table.processes:
+        card = next((card for card in cards if card.bdf == bdfs.get(process.card)), None)
+        lines = [interrupts[irq] for irq in vectors(card) if irq in interrupts] if card is not None else []
+        serving = {line.irq: line.effective for line in lines if line.effective}
+        mine = allowed.get(process.pid)
+        if card is None or not mine or not set(mine) <= {cpu for cpus in serving.values() for cpu in cpus}:
+            continue
+        evidence: Dict[str, Any] = {"/proc/%d/status, Cpus_allowed_list" % process.pid: format_list(mine)}
+        for irq, cpus in serving.items():
+            evidence["/proc/irq/%d/effective_affinity_list" % irq] = format_list(cpus)
+        found.append(
+            Finding(
+                "application_beside_interrupt",
+                INFO,
+                "process %d (%s) may run on CPU %s only, which serves the interrupt of its card %s as well: each "
+                "waits for the other" % (process.pid, process.name, format_list(mine), card.bdf),
+                evidence,
+                "Give the program another of the fast CPUs (taskset, or CPUAffinity= in its unit), or the interrupt "
+                "by irq_affinity_cpus.",
+                None,
+            )
+        )
+    return found
+
+
+def driver_findings(
+    axcl: AxclHost,
+    kernels: Sequence[Kernel],
+    cards: Sequence[PciDevice],
+    interrupts: Mapping[int, Interrupt],
+) -> List[Finding]:
+    """Return the findings on the driver of CARDS (those of AXCL) and on what they answer. KERNELS: with its modules.
+
+    INTERRUPTS: the cards', by number.
+    """
     found: List[Optional[Finding]] = [_package(package, axcl) for package in axcl.packages]
     found += _left_behind(axcl)
     found += _modules(axcl, kernels, cards)
@@ -332,6 +375,7 @@ def driver_findings(axcl: AxclHost, kernels: Sequence[Kernel], cards: Sequence[P
     found.append(_versions(axcl, kernels, table))
     if table is not None:
         found += _answers(table, cards)
+        found += _beside_interrupt(table, axcl, cards, interrupts)
         for row in table.cards:
             found += [_memory(row, table, axcl.open_count), _heat(row)]
     return [one for one in found if one is not None]

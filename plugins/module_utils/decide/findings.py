@@ -294,7 +294,7 @@ def _axcl(snapshot: Snapshot) -> List[Finding]:
 
     mine = [card for card in snapshot.cards if (card.vendor, card.device) == AX650N]
     situation = Situation([card.bdf for card in mine], driver.working_cards(axcl.table), snapshot.uptime_s)
-    found = driver.driver_findings(axcl, snapshot.kernels, mine)
+    found = driver.driver_findings(axcl, snapshot.kernels, mine, snapshot.interrupts)
     found += log_findings(axcl.events, situation)
     found += host_findings(snapshot.host, axcl, snapshot.kernels, driver.driver_sdk(axcl, snapshot.kernels))
     return found

@@ -37,6 +37,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     read_stale,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.interrupts import parse_allowed
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.kernels import Kernel
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.packages import Package, read_packages
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import DEVICES
@@ -56,7 +57,8 @@ class AxclHost(NamedTuple):
     OPEN_COUNT: how often programs have the driver open. SLEEP_STATES: what the kernel can do of mem, freeze, disk, ...
     MASKED: of `SLEEP_UNITS`. SLEPT: how often the host has slept since boot. IOMMU: (card's address, kind of its
     group: "DMA-FQ", "identity", ...). LOCKDOWN: "none", "integrity", "confidentiality". EVENTS and TABLE: the kernel
-    log's and axcl-smi's, where commands could be run and it was right to ask.
+    log's and axcl-smi's, where commands could be run and it was right to ask. ALLOWED: (process that uses a card, CPUs
+    that it may run on).
     """
 
     driver: Driver
@@ -74,6 +76,7 @@ class AxclHost(NamedTuple):
     signatures_enforced: Optional[bool]
     events: Tuple[Event, ...] = ()
     table: Optional[Table] = None
+    allowed: Tuple[Tuple[int, Tuple[int, ...]], ...] = ()
 
 
 def parse_lockdown(text: Optional[str]) -> Optional[str]:
@@ -136,6 +139,13 @@ def read_answer(root: Root, runner: Optional[Runner], driver: Driver, cards: int
         root.printed[AXCL_SMI] = to_text(ask(runner, tool, (), limit_s, wait_s=WAIT_S))
     text = root.printed.get(AXCL_SMI)
     return None if text is None else table_of(from_text(text))
+
+
+def read_allowed(root: Root, table: Optional[Table]) -> Tuple[Tuple[int, Tuple[int, ...]], ...]:
+    """Return (process, CPUs that it may run on) of the processes in TABLE, as far as they are still there."""
+    pids = sorted({process.pid for process in table.processes}) if table is not None else ()
+    told = ((pid, parse_allowed(root.text("/proc/%d/status" % pid) or "")) for pid in pids)
+    return tuple((pid, cpus) for pid, cpus in told if cpus is not None)
 
 
 def is_loading(driver: Driver) -> bool:

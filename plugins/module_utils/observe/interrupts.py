@@ -501,6 +501,12 @@ def parse_stat(text: str) -> Optional[Tuple[str, int, int, int]]:
     return None if values is None else (head.partition("(")[2], values[0], values[1], values[2])
 
 
+def parse_allowed(text: str) -> Optional[Tuple[int, ...]]:
+    """Return the CPUs that a task may run on, of its /proc/PID/status; None if that does not tell."""
+    lines = (line for line in text.splitlines() if line.startswith("Cpus_allowed_list:"))
+    return next((parse_list(line.partition(":")[2]) for line in lines), None)
+
+
 def read_thread(root: Root, irq: int) -> Optional[Thread]:
     """Return the kernel thread that handles IRQ; None if its handler is not threaded (or /proc does not tell)."""
     prefix = "irq/%d-" % irq
@@ -514,10 +520,7 @@ def read_thread(root: Root, irq: int) -> Optional[Thread]:
         stat = parse_stat(root.text("/proc/%s/stat" % name) or "")
         if stat is not None and not stat[1] & PF_KTHREAD:
             continue  # a program may give itself such a name
-        allowed = None
-        for line in (root.text("/proc/%s/status" % name) or "").splitlines():
-            if line.startswith("Cpus_allowed_list:"):
-                allowed = parse_list(line.partition(":")[2])
+        allowed = parse_allowed(root.text("/proc/%s/status" % name) or "")
         policy, priority = (POLICIES.get(stat[3]), stat[2]) if stat is not None else (None, None)
         found.append(Thread(int(name), comm, allowed, policy, priority))
     # "irq/N-s-name" is the second thread of a handler that was threaded by force

@@ -33,7 +33,8 @@ def when(box: Box, name: str) -> float:
 
 
 def test_node_exporter_may_read_them_and_finds_nothing_else(box: Box) -> None:
-    """It runs as nobody in particular; half a file beside them would be taken for another one."""
+    """It runs as nobody in particular; half a file beside them would be taken for another one. An event brings both."""
+    box.after(RELOAD)
     listed = box.shell(f"cd {PLACE}; stat --format='%n %a %U' * .[!.]* 2>/dev/null || true").splitlines()
     assert listed == ["edgenpu_tuning.prom 644 root", "edgenpu_tuning_agent.prom 644 root"]
 

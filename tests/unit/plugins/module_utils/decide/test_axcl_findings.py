@@ -405,6 +405,43 @@ def test_amiss(case: Case) -> None:
     assert finding.remedy.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("cpus", "effective", "said"),
+    [
+        ((4,), "4", True),
+        ((4, 5), "4", False),
+        ((5,), "4", False),
+        ((4,), "4-5", True),
+        ((), "4", False),
+        (None, "4", False),
+    ],
+)
+def test_program_on_the_interrupt_s_cpu(cpus: Optional[Tuple[int, ...]], effective: str, said: bool) -> None:
+    """It is told of one that cannot run elsewhere, since the scheduler moves all others out of the way."""
+    snapshot = box(
+        (built(sdk="2.18.0"),),
+        packages=(PACKAGE._replace(version="2.18.0"),),
+        table=answer(name="v2.18.0-one-process"),
+        allowed=() if cpus is None else ((763, cpus),),
+    )
+    snapshot = snapshot._replace(interrupts=hosts.interrupts(hosts.interrupt(38, "4-7", effective)))
+    finding = found(snapshot).get("application_beside_interrupt")
+    assert (finding is not None) == said
+    if finding is not None:
+        assert finding.severity == INFO
+        assert finding.summary.startswith("process 763 (/opt/bin/axcl/axcl_run_model) may run on CPU 4 only")
+        assert finding.evidence == {
+            "/proc/763/status, Cpus_allowed_list": "4",
+            "/proc/irq/38/effective_affinity_list": effective,
+        }
+
+
+def test_program_that_uses_another_card() -> None:
+    table = answer(name="v2.18.0-one-process")
+    other = table._replace(cards=(table.cards[0]._replace(number=1),))
+    assert "application_beside_interrupt" not in found(box(table=other, allowed=((763, (4,)),)))
+
+
 def test_another_maker_s_card_has_none_of_it() -> None:
     """Without an AXCL card nothing of AXCL is looked at."""
     assert found(tuned(axcl=None)).keys() == found(tuned()).keys()

@@ -9,11 +9,12 @@ from typing import List, NamedTuple, Optional, Sequence
 
 import pytest
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import Driver, Module, Node
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import Driver, Module, Node, parse_table
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl_host import (
     AXCL_SMI,
     is_loading,
     parse_lockdown,
+    read_allowed,
     read_answer,
     read_axcl_host,
     read_events,
@@ -38,7 +39,7 @@ def fixture_tree(tmp_path: pathlib.Path) -> Tree:
 
 def test_nothing_there(tree: Tree) -> None:
     seen = read_axcl_host(tree.root, (), [BDF])
-    assert seen == (Driver((), ()), None, (), NO_RECORD, None, (), (), (), (), None, (), None, None, (), None)
+    assert seen == (Driver((), ()), None, (), NO_RECORD, None, (), (), (), (), None, (), None, None, (), None, ())
 
 
 def test_all_there(tree: Tree) -> None:
@@ -97,6 +98,17 @@ def test_log(tree: Tree) -> None:
     assert read_events(tree.root, None) == () and tree.root.printed == {}
     [event] = read_events(tree.root, lambda argv, timeout_s: Ran(0, "[1.0] device 31: dead!"))
     assert event.id == "card_dead" and read_events(tree.root, None) == (event,)
+
+
+def test_where_programs_may_run(tree: Tree) -> None:
+    """One that has ended meanwhile, or does not tell, is left out."""
+    table = parse_table(captured("axcl/smi-table-v2.18.0-one-process.txt"))
+    assert read_allowed(tree.root, table) == ()
+    tree.file("/proc/763/status", "Name:\tx\nCpus_allowed:\tf0\nCpus_allowed_list:\t4-6\nvoluntary_ctxt_switches:\t1\n")
+    assert read_allowed(tree.root, table) == ((763, (4, 5, 6)),)
+    tree.file("/proc/763/status", "Name:\tx\n")
+    assert read_allowed(tree.root, table) == ()
+    assert read_allowed(tree.root, None) == ()
 
 
 def test_loading() -> None:
