@@ -222,6 +222,9 @@ def verdict(found: Sequence[Finding]) -> str:
         return "As fast as it can be"
     if deeds[0].severity == CRITICAL:
         return "Broken: " + deeds[0].summaries[0]
+    missing = [one for one in found if one.id == "card_missing"]
+    if missing:
+        return "Nothing to tune: " + missing[0].summary
     count = "%d thing%s to do" % (len(deeds), "" if len(deeds) == 1 else "s")
     if any(name in (*FIRST, *PAIR, *COSTS, *SEEN) for deed in deeds for name in deed.findings):
         return "Not as fast as it can be: " + count

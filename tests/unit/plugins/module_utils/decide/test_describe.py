@@ -98,6 +98,7 @@ def test_no_card(tree: Tree) -> None:
     hosts.Board(tree, card=False)
     data = report(tree)
     assert data["cards"] == []
+    assert data["verdict"] == "Nothing to tune: no NPU card of the catalogue among 1 PCI devices"
     assert [finding["id"] for finding in data["findings"]] == ["card_missing"]
 
 
