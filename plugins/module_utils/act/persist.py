@@ -188,7 +188,7 @@ Description=Metrics of NPU cards, interrupts and clocks
 Type=oneshot
 ExecStart=$BASE/current/$DOOR metrics --write
 Nice=19
-TimeoutStartSec=120
+TimeoutStartSec=300
 """.replace("$BASE", BASE).replace("$DOOR", FRONT_DOOR)
 
 _METRICS_TIMER_TEXT = """\

@@ -245,7 +245,7 @@ def _modules(axcl: AxclHost, kernels: Sequence[Kernel], cards: Sequence[PciDevic
     return found
 
 
-def _placed(table: Table, cards: Sequence[PciDevice]) -> Table:
+def placed(table: Table, cards: Sequence[PciDevice]) -> Table:
     """Return the table with the addresses of sysfs: where the driver finds no PCI domain, its tool shows 0000."""
     by_place = {card.bdf.partition(":")[2]: card.bdf for card in cards}
     bdfs = {card.bdf for card in cards}
@@ -371,7 +371,7 @@ def driver_findings(
     found: List[Optional[Finding]] = [_package(package, axcl) for package in axcl.packages]
     found += _left_behind(axcl)
     found += _modules(axcl, kernels, cards)
-    table = None if axcl.table is None else _placed(axcl.table, cards)
+    table = None if axcl.table is None else placed(axcl.table, cards)
     found.append(_versions(axcl, kernels, table))
     if table is not None:
         found += _answers(table, cards)

@@ -34,6 +34,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import 
 HOST_FILE, AGENT_FILE = "edgenpu_tuning.prom", "edgenpu_tuning_agent.prom"
 LEAST_INTERVAL_S = 10
 MOST_INTERVAL_S = 31557600.0  # a year
+_MIB = 1 << 20
 # systemd.time(7), "Parsing Time Spans"
 _UNITS_S = (
     (1e-6, "usec us \u00b5s \u03bcs"),
@@ -208,6 +209,31 @@ def _cards(page: _Page, snapshot: Snapshot) -> None:
                 page.add("pcie_errors_total", what, errors, bdf=hop.bdf, severity=severity)
 
 
+def _answers(page: _Page, snapshot: Snapshot) -> None:
+    """What AXCL cards tell of themselves. Other hosts need none of its code."""
+    axcl = snapshot.axcl
+    if axcl is None or axcl.table is None:
+        return
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver_findings import placed
+
+    for row in placed(axcl.table, snapshot.cards).cards:
+        bdf = row.bdf
+        if bdf is None:
+            continue
+        page.add("card_temperature_celsius", "Temperature of the card's chip.", row.temperature_c, bdf=bdf)
+        for name, what, percent in (
+            ("cpu", "How much of the card's own processor is used.", row.cpu_percent),
+            ("npu", "How much of the card's NPU is used.", row.npu_percent),
+        ):
+            page.add("card_%s_usage_ratio" % name, what, None if percent is None else percent / 100, bdf=bdf)
+        for name, what, mib in (
+            ("memory", "the card's own system", row.memory_mib),
+            ("cmm", "models and media (CMM)", row.cmm_mib),
+        ):
+            page.add("card_%s_used_bytes" % name, "Memory for %s in use." % what, _times(mib.used, _MIB), bdf=bdf)
+            page.add("card_%s_size_bytes" % name, "Memory for %s." % what, _times(mib.total, _MIB), bdf=bdf)
+
+
 def _interrupts(page: _Page, snapshot: Snapshot) -> None:
     for card in snapshot.cards:
         for vector, irq in enumerate(vectors(card)):
@@ -263,7 +289,7 @@ def host_page(snapshot: Snapshot, taken_s: float, agent: Optional[str] = None) -
     host = snapshot.host
     page.add("host_info", "The board and its kernel.", 1, model=host.model, kernel=host.kernel)
     page.add("diagnosis_timestamp_seconds", "When the host was looked at, since 1970.", round(taken_s, 3))
-    for part in (_findings, _cards, _interrupts, _clocks, _wishes):
+    for part in (_findings, _cards, _answers, _interrupts, _clocks, _wishes):
         part(page, snapshot)
     return page.text()
 

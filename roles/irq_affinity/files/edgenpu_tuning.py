@@ -126,15 +126,23 @@ def agent(options: List[str]) -> int:
 
 
 def metrics_of_run(sink: Any, report: Any, duration_s: float) -> List[str]:
-    """Write the metrics of the host and of the agent's run that has just ended; return what stood in the way."""
+    """Write the metrics of the agent's run that has just ended; return what stood in the way.
+
+    Those of the host are another unit's business: a card that answers late must not keep the next event waiting.
+    """
     import time
 
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.metrics import write_metrics
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.metrics import write_run
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import METRICS_UNIT_NAME
     from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import Run
 
-    now_s = time.time()
-    run = Run(now_s, duration_s, len(report.changes), len(report.refused), len(report.problems))
-    return write_metrics(sink, now_s, run)
+    run = Run(time.time(), duration_s, len(report.changes), len(report.refused), len(report.problems))
+    problems = write_run(sink, run)
+    asked = ["systemctl", "--no-block", "start", METRICS_UNIT_NAME]
+    ran = run_command(asked, 30.0)
+    if ran.status != 0:
+        problems.append("metrics: %s: %s" % (" ".join(asked), ran.output.strip() or "exit status %d" % ran.status))
+    return problems
 
 
 def metrics(options: List[str]) -> int:
@@ -148,14 +156,14 @@ def metrics(options: List[str]) -> int:
 
     root = Root("/")
     if "--write" not in options:
-        print(host_metrics(root, catalogue_in_force(root), time.time()), end="")
+        print(host_metrics(root, catalogue_in_force(root), time.time(), run_command), end="")
         return 0
     if not need_root(False):
         return 1
     if not root.exists(wishes_path(METRICS)):
         problems = ["no metrics are wished for on this host; set diagnostics_metrics_dir and run the playbook"]
     else:
-        problems = write_metrics(Sink(root), time.time())
+        problems = write_metrics(Sink(root), time.time, run_command)
     for problem in problems:
         print("edgenpu-tuning: %s" % printable(problem), file=sys.stderr)
     return 1 if problems else 0

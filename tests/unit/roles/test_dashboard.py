@@ -21,6 +21,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import Run, agent_page, host_page
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Aer
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.decide.test_axcl_findings import HEALTHY
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
 PATH = pathlib.Path(__file__).parents[3] / "roles" / "diagnostics" / "files" / "grafana-dashboard.json"
@@ -37,7 +38,8 @@ def fixture_labels(tmp_path: pathlib.Path) -> Dict[str, Set[str]]:
     snapshot = look(board.root, BUILT_IN)
     served = snapshot.interrupts[38]._replace(counts={0: 7})
     devices = tuple(device._replace(aer=Aer({}, {}, {})) for device in snapshot.devices)
-    pages = host_page(snapshot._replace(interrupts={38: served}, devices=devices), 1.0), agent_page(Run(1, 1, 0, 0, 0))
+    snapshot = snapshot._replace(interrupts={38: served}, devices=devices, axcl=HEALTHY)
+    pages = host_page(snapshot, 1.0), agent_page(Run(1, 1, 0, 0, 0))
     return {
         sample.name: set(sample.labels)
         for page in pages

@@ -65,6 +65,7 @@ class Command:
         spec.loader.exec_module(self.module)
         sys.path[:] = path
         self.commands: List[Sequence[str]] = []
+        self.answer = Ran(0, "")
         self._capsys = capsys
         # The verbs fetch these when they run.
         monkeypatch.setattr(files, "Root", lambda path: board.root)
@@ -75,7 +76,7 @@ class Command:
 
     def _run_command(self, argv: Sequence[str], timeout_s: float) -> Ran:
         self.commands.append(argv)
-        return Ran(0, "")
+        return self.answer
 
     def __call__(self, *words: str) -> Said:
         self._capsys.readouterr()
@@ -559,23 +560,31 @@ class TestMetrics:
         assert (said.status, len(said.err.splitlines())) == (1, 1)
         assert said.err.startswith("edgenpu-tuning: metrics: %s/edgenpu_tuning.prom is neither a file" % METRICS)
 
-    def test_agent_writes_them_after_the_tuning(self, command: Command, board: hosts.Board) -> None:
+    def test_agent_writes_its_own_after_the_tuning_and_asks_for_the_others(
+        self, command: Command, board: hosts.Board
+    ) -> None:
         install(board, "irq_affinity", "governor", "diagnostics")
         said = command("agent")
         assert (said.status, said.err) == (0, "")
+        assert "\nedgenpu_agent_last_run_changes 3\n" in (board.root.text(METRICS + "/edgenpu_tuning_agent.prom") or "")
+        assert [path for path in board.kernel.files if path.startswith(METRICS)] == board.kernel.files[-1:]
+        assert command.commands == [["systemctl", "--no-block", "start", "edgenpu-tuning-metrics.service"]]
+        assert command("metrics", "--write").status == 0
         of_host = board.root.text(METRICS + "/edgenpu_tuning.prom") or ""
         assert 'edgenpu_interrupt_on_wished_cpu{bdf="%s",vector="0"} 1' % hosts.BDF in of_host
-        assert "\nedgenpu_agent_last_run_changes 3\n" in (board.root.text(METRICS + "/edgenpu_tuning_agent.prom") or "")
-        assert [path for path in board.kernel.files if path.startswith(METRICS)] == board.kernel.files[-2:]
 
     def test_tuning_does_not_suffer_from_them(self, command: Command, board: hosts.Board) -> None:
         install(board, "irq_affinity", "governor", "diagnostics")
-        (board.tree.path / METRICS[1:] / "edgenpu_tuning.prom").mkdir(parents=True)
+        (board.tree.path / METRICS[1:] / "edgenpu_tuning_agent.prom").mkdir(parents=True)
+        command.answer = Ran(1, "Failed to connect to bus\n")
         said = command("agent")
         assert (said.status, said.err) == (0, "")
         told = [json.loads(line) for line in said.lines]
-        assert [line["event"] for line in told] == ["changed", "changed", "changed", "problem"]
-        assert told[-1]["message"].startswith("metrics: %s/edgenpu_tuning.prom is neither a file" % METRICS)
+        assert [line["event"] for line in told] == ["changed", "changed", "changed", "problem", "problem"]
+        assert told[-2]["message"].startswith("metrics: %s/edgenpu_tuning_agent.prom is neither a file" % METRICS)
+        assert told[-1]["message"] == (
+            "metrics: systemctl --no-block start edgenpu-tuning-metrics.service: Failed to connect to bus"
+        )
         assert (board.affinity(), board.governor(4)) == ("4", "performance")
 
     def test_who_does_without_pays_nothing(self, command: Command, board: hosts.Board) -> None:

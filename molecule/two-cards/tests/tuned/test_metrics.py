@@ -32,9 +32,25 @@ def when(box: Box, name: str) -> float:
     return time
 
 
+def after(box: Box, script: str) -> None:
+    """Let something happen to the machine, until the agent has run and the metrics that it asked for are written."""
+    box.after(script)
+    box.shell("""
+    tries=0
+    while unit=$(systemctl show edgenpu-tuning-metrics.service --property=Job,ActiveState) && case "$unit" in
+        *Job=[0-9]* | *activating*) true ;;
+        *) false ;;
+    esac; do
+        tries=$((tries + 1))
+        if [ $tries -gt 600 ]; then echo "the metrics are never written: $unit" >&2; exit 1; fi
+        sleep 0.1
+    done
+    """)
+
+
 def test_node_exporter_may_read_them_and_finds_nothing_else(box: Box) -> None:
     """It runs as nobody in particular; half a file beside them would be taken for another one. An event brings both."""
-    box.after(RELOAD)
+    after(box, RELOAD)
     listed = box.shell(f"cd {PLACE}; stat --format='%n %a %U' * .[!.]* 2>/dev/null || true").splitlines()
     assert listed == ["edgenpu_tuning.prom 644 root", "edgenpu_tuning_agent.prom 644 root"]
 
@@ -68,6 +84,6 @@ def test_what_is_lost_is_seen_by_the_timer_and_mended_by_the_next_event(box: Box
     first, second = (frozenset({("bdf", card), ("vector", "0")}) for card in CARDS)
     assert read(box)["edgenpu_interrupt_on_wished_cpu"] == {first: 0, second: 1}
     ran = when(box, RUN)
-    box.after(RELOAD)
+    after(box, RELOAD)
     assert when(box, RUN) > ran
     assert read(box)["edgenpu_interrupt_on_wished_cpu"] == {first: 1, second: 1}

@@ -27,7 +27,7 @@ def test_keeps(modules: Modules, board: hosts.Board) -> None:
     assert result.data["metrics"] == [PLACE + "/edgenpu_tuning.prom", PLACE + "/edgenpu_tuning_agent.prom"]
     assert modules.commands[-1] == "systemctl restart edgenpu-tuning-metrics.timer"
     assert read_wishes(board.root)[0]["diagnostics"]["interval"] == "5min"
-    write_metrics(board.kernel, 1.0)
+    write_metrics(board.kernel, lambda: 1.0)
     modules.commands.clear()
     result = modules.run(npu_metrics, **ASKED)
     assert (result.data["changed"], result.data["changes"], modules.commands) == (False, [], [])
@@ -50,7 +50,7 @@ def test_everything_is_given_back(modules: Modules, board: hosts.Board, first: s
     asked = [(irq_affinity, DOOR), (cpufreq, DOOR), (npu_metrics, ASKED)]
     for module, arguments in asked if first == "others" else reversed(asked):
         assert modules.run(module, **arguments).data["changed"] is True
-    write_metrics(board.kernel, 1.0)
+    write_metrics(board.kernel, lambda: 1.0)
     gone = []
     for module, role in ((npu_metrics, "diagnostics"), (cpufreq, "governor"), (irq_affinity, "irq_affinity")):
         predicted = modules.run(module, check=True, state="absent", after_roles=gone)

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import ledger as ledger_module
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import metrics
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger, Locked
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.metrics import write_metrics
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.metrics import write_metrics, write_run
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.persist import (
     METRICS_ENABLED,
     METRICS_TIMER,
@@ -30,6 +30,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity imp
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics import MetricsWishes, Run
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import METRICS, wishes_path
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
@@ -61,6 +62,12 @@ def kept(
     return keep(board.kernel, Ledger(board.kernel), role, asked, hosts.FRONT_DOOR, sys.executable, commands, check)
 
 
+def written(board: hosts.Board, now_s: float, run: Optional[Run] = None) -> List[str]:
+    """Write the metrics, with those of the agent's run where there was one; return what stood in the way."""
+    problems = [] if run is None else write_run(board.kernel, run)
+    return problems + write_metrics(board.kernel, lambda: now_s)
+
+
 def given_back(board: hosts.Board, role: str = METRICS, runner: Optional[hosts.Commands] = None) -> Any:
     return undo(board.kernel, Ledger(board.kernel), role, runner or hosts.Commands(), False)
 
@@ -86,7 +93,7 @@ class TestKept:
 
     def test_second_time_changes_nothing(self, board: hosts.Board) -> None:
         kept(board)
-        write_metrics(board.kernel, 1.0, RUN)
+        written(board, 1.0, RUN)
         before, runner = board.snapshot(), hosts.Commands()
         assert kept(board, runner=runner) == Kept([], [], [], [])
         assert (board.snapshot(), runner.run) == (before, [])
@@ -108,7 +115,7 @@ class TestKept:
     def test_another_directory(self, board: hosts.Board) -> None:
         """The metrics of the old one go: nobody would keep them up to date."""
         kept(board)
-        write_metrics(board.kernel, 1.0, RUN)
+        written(board, 1.0, RUN)
         runner = hosts.Commands()
         predicted = kept(board, wishes("/srv/metrics"), check=True)
         found = kept(board, wishes("/srv/metrics"), runner=runner)
@@ -116,7 +123,7 @@ class TestKept:
         assert [change.path for change in found.changes] == [wishes_path(METRICS), OF_HOST, OF_AGENT]
         assert runner.run == ["systemctl restart edgenpu-tuning-metrics.timer"]
         assert not board.root.exists(OF_HOST)
-        write_metrics(board.kernel, 1.0)
+        written(board, 1.0)
         assert board.root.exists("/srv/metrics/edgenpu_tuning.prom")
 
     def test_a_directory_in_the_way(self, board: hosts.Board) -> None:
@@ -143,7 +150,7 @@ class TestGivenBack:
                 (board.tree.path / path[1:]).chmod(0o640)
         before = board.snapshot()
         kept(board)
-        assert write_metrics(board.kernel, 1.0, RUN) == []
+        assert written(board, 1.0, RUN) == []
         runner = hosts.Commands()
         undone = given_back(board, runner=runner)
         assert (undone.refused, undone.left) == ([], [])
@@ -160,7 +167,7 @@ class TestGivenBack:
 
     def test_a_directory_that_others_use_stays(self, board: hosts.Board) -> None:
         kept(board)
-        write_metrics(board.kernel, 1.0)
+        written(board, 1.0)
         board.tree.file(PLACE + "/apt.prom", "x 1\n")
         given_back(board)
         assert board.root.names(PLACE) == ["apt.prom"]
@@ -189,19 +196,19 @@ class TestWritten:
         board.tree.file(PLACE + "/.keep")
 
     def test_each_file(self, board: hosts.Board) -> None:
-        assert write_metrics(board.kernel, 1.0) == []
+        assert written(board, 1.0) == []
         assert not board.root.exists(OF_AGENT), "the agent has not run"
-        assert write_metrics(board.kernel, 2.0, RUN) == []
+        assert written(board, 2.0, RUN) == []
         assert "\nedgenpu_diagnosis_timestamp_seconds 2\n" in (board.root.text(OF_HOST) or "")
         assert "\nedgenpu_agent_last_run_changes 1\n" in (board.root.text(OF_AGENT) or "")
         last = board.root.data(OF_AGENT)
-        assert write_metrics(board.kernel, 3.0) == []
+        assert written(board, 3.0) == []
         assert board.root.data(OF_AGENT) == last, "that run has not changed since"
         for path in (OF_HOST, OF_AGENT):
             assert (board.tree.path / path[1:]).stat().st_mode & 0o777 == 0o644
 
     def test_a_reader_never_finds_half_of_one(self, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
-        write_metrics(board.kernel, 1.0)
+        written(board, 1.0)
         old = board.root.data(OF_HOST)
         seen: List[Any] = []
         real = os.rename
@@ -213,13 +220,13 @@ class TestWritten:
             real(source, target)
 
         monkeypatch.setattr(os, "rename", rename)
-        write_metrics(board.kernel, 2.0)
+        written(board, 2.0)
         assert seen == [(True, board.root.data(OF_HOST))]
         assert board.root.names(PLACE) == [".keep", "edgenpu_tuning.prom"]
 
     def test_what_a_killed_run_has_left(self, board: hosts.Board) -> None:
         board.tree.file("%s/%s" % (PLACE, SCRATCH), "half")
-        assert write_metrics(board.kernel, 1.0) == []
+        assert written(board, 1.0) == []
         assert SCRATCH not in board.root.names(PLACE)
 
     def test_a_link_of_somebody_else_is_replaced(self, board: hosts.Board) -> None:
@@ -227,13 +234,13 @@ class TestWritten:
         board.tree.file("/etc/precious", "precious")
         board.tree.link(OF_HOST, "../../../../etc/precious")
         board.tree.link("%s/%s" % (PLACE, SCRATCH), "../../../../etc/precious")
-        assert write_metrics(board.kernel, 1.0) == []
+        assert written(board, 1.0) == []
         assert board.root.text("/etc/precious") == "precious"
         assert not (board.tree.path / OF_HOST[1:]).is_symlink()
 
     def test_without_wishes(self, board: hosts.Board) -> None:
         (board.tree.path / wishes_path(METRICS)[1:]).unlink()
-        assert write_metrics(board.kernel, 1.0, RUN) == []
+        assert written(board, 1.0, RUN) == []
         assert board.root.names(PLACE) == [".keep"]
 
     @pytest.mark.parametrize("later", [None, wishes("/srv/metrics")])
@@ -249,13 +256,54 @@ class TestWritten:
             return real(*words)
 
         monkeypatch.setattr(metrics, "look", look)
-        assert write_metrics(board.kernel, 1.0, RUN) == []
+        assert written(board, 1.0) == []
         assert board.root.names(PLACE) == [".keep"]
         assert not board.root.exists("/srv/metrics")
 
+    def test_agent_that_ran_while_the_host_was_looked_at(
+        self, board: hosts.Board, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it changed is told, though systemd starts nothing for a unit that is under way."""
+        real, times = metrics.look, iter((1.0, 2.0))
+
+        def look(*words: Any) -> Any:
+            seen = real(*words)
+            if not board.root.exists(OF_AGENT):
+                write_run(board.kernel, RUN)
+                board.irq(38, "4", "4")
+            return seen
+
+        monkeypatch.setattr(metrics, "look", look)
+        assert write_metrics(board.kernel, lambda: next(times)) == []
+        assert "\nedgenpu_diagnosis_timestamp_seconds 2\n" in (board.root.text(OF_HOST) or "")
+
+    def test_storm_of_events(self, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is no reason to look again and again."""
+        real, looks = metrics.look, []
+
+        def look(*words: Any) -> Any:
+            looks.append(1)
+            write_run(board.kernel, RUN._replace(changes=len(looks)))
+            return real(*words)
+
+        monkeypatch.setattr(metrics, "look", look)
+        assert written(board, 1.0) == []
+        assert len(looks) == metrics.MOST_LOOKS
+
+    def test_cards_are_asked_only_where_commands_may_be_run(self, board: hosts.Board) -> None:
+        asked: List[str] = []
+
+        def run(argv: Any, timeout_s: float) -> Ran:
+            asked.append(" ".join(argv))
+            return Ran(1, "")
+
+        assert written(board, 1.0) == []
+        assert write_metrics(board.kernel, lambda: 1.0, run) == []
+        assert asked == ["dmesg"]
+
     def test_wishes_that_make_no_sense(self, board: hosts.Board) -> None:
         board.wishes(METRICS, {"directory": "x", "interval": "5min"})
-        [problem] = write_metrics(board.kernel, 1.0)
+        [problem] = written(board, 1.0)
         assert problem.startswith("metrics: %s: directory: 'x' is no absolute path" % wishes_path(METRICS))
 
     def test_full_disk(self, board: hosts.Board) -> None:
@@ -263,21 +311,21 @@ class TestWritten:
             raise OSError(28, "No space left on device", path)
 
         board.kernel.before_put = full
-        assert write_metrics(board.kernel, 1.0) == ["metrics: %s: No space left on device" % OF_HOST]
+        assert written(board, 1.0) == ["metrics: %s: No space left on device" % OF_HOST]
 
     def test_something_in_the_way(self, board: hosts.Board) -> None:
         (board.tree.path / OF_HOST[1:]).mkdir()
-        [problem] = write_metrics(board.kernel, 1.0)
+        [problem] = written(board, 1.0)
         assert problem.startswith("metrics: ") and OF_HOST in problem
         board.tree.file("/var/lib/file", "")
         board.wishes(METRICS, wishes("/var/lib/file/below"))
-        [problem] = write_metrics(board.kernel, 1.0)
+        [problem] = written(board, 1.0)
         assert problem.startswith("metrics: ") and "/var/lib/file" in problem
 
     def test_somebody_holds_the_lock(self, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(metrics, "LOCK_LIMIT_S", 0.05)
         with Locked(board.kernel):
-            [problem] = write_metrics(board.kernel, 1.0)
+            [problem] = written(board, 1.0)
         assert problem.startswith("metrics: %s could not be locked" % ledger_module.LOCK_PATH)
         assert board.root.names(PLACE) == [".keep"]
 
@@ -287,11 +335,11 @@ class TestWritten:
         with pytest.raises(WishError):
             Ledger(board.kernel)
         board.wishes("irq_affinity", AFFINITY)
-        assert write_metrics(board.kernel, 1.0) == []
+        assert written(board, 1.0) == []
 
     def test_a_directory_that_went(self, board: hosts.Board) -> None:
         for path in sorted((board.tree.path / "var/lib/prometheus").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
-        assert write_metrics(board.kernel, 1.0) == []
+        assert written(board, 1.0) == []
         assert board.kernel.state(OF_HOST).content == board.root.data(OF_HOST)
         assert isinstance(board.kernel.state(OF_HOST), FileState)

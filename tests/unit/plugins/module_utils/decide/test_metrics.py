@@ -30,6 +30,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.metrics impo
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import COLLECTION_VERSION, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Aer
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.decide.test_axcl_findings import answer, box
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
@@ -93,6 +94,30 @@ class TestHost:
         for name in ("card_bandwidth_bytes_per_second", "card_shared_bandwidth_bytes_per_second"):
             assert value(samples, name, direction="read", **card) == pytest.approx(410.3e6, rel=1e-3)
             assert value(samples, name, direction="write", **card) == pytest.approx(453.7e6, rel=1e-3)
+
+    def test_what_a_card_tells_of_itself(self) -> None:
+        """The table of a published card: 54 C, 0 and 0 %, 144 of 945 and 18 of 7040 MiB."""
+        card = {"bdf": hosts.BDF}
+        samples = parsed(host_page(box(), NOW_S))
+        row = box().axcl.table.cards[0]
+        assert value(samples, "card_temperature_celsius", **card) == row.temperature_c == 54
+        assert value(samples, "card_cpu_usage_ratio", **card) == row.cpu_percent / 100
+        assert value(samples, "card_npu_usage_ratio", **card) == row.npu_percent / 100
+        assert value(samples, "card_memory_used_bytes", **card) == row.memory_mib.used * 1048576
+        assert value(samples, "card_memory_size_bytes", **card) == row.memory_mib.total * 1048576
+        assert value(samples, "card_cmm_used_bytes", **card) == row.cmm_mib.used * 1048576
+        assert value(samples, "card_cmm_size_bytes", **card) == row.cmm_mib.total * 1048576
+
+    def test_card_that_was_not_asked(self) -> None:
+        names = {name for name, _labels in parsed(host_page(box(table=None), NOW_S))}
+        assert not {name for name in names if name.endswith(("_celsius", "_ratio", "_used_bytes"))}
+
+    def test_card_whose_tool_shows_no_domain(self) -> None:
+        """Its samples have the address that all others have."""
+        table = answer()
+        short = table._replace(cards=(table.cards[0]._replace(bdf="0000:31:00.0"),))
+        samples = parsed(host_page(box(table=short), NOW_S))
+        assert labels_of(samples, "card_temperature_celsius") == [{"bdf": hosts.BDF}]
 
     def test_wishes_before_and_after_a_run(self, board: hosts.Board) -> None:
         before = of(board.tree)
