@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any, Dict
 
 import pytest
@@ -16,7 +17,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.pci import Link
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe import pcie_trees
-from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
+from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree, config_space, pcie
 
 
 def report(tree: Tree) -> Dict[str, Any]:
@@ -72,6 +73,31 @@ def test_cm3588(tree: Tree) -> None:
         ["clock_drops"],
     ]
     assert data["expected_gain"]["text"] == data["worth_doing"][0]["expected_gain"]
+
+
+def test_what_a_shell_script_is_known_to_get_wrong(tree: Tree) -> None:
+    """ax650n-diagnose.sh of MasterVVK/cm3588-ax650n-pcie-tuning, run on such a host.
+
+    It took the hardware interrupt's number for a count ("CPU9 (143130624 total), LITTLE core"), the card for its own
+    root port, and the payload size that the card can have (256) for the one in force (128).
+    """
+    board = hosts.Board(tree)
+    board.irq(38, "4", "4")
+    shutil.rmtree(str(tree.path / "sys/kernel/irq"))
+    cpus = "".join("%11s" % ("CPU%d" % cpu) for cpu in range(8))
+    counts = "".join("%11d" % (1234 if cpu == 4 else 0) for cpu in range(8))
+    tree.file("/proc/interrupts", "    %s\n 38:%s   ITS-MSI 143130624 Edge      %s\n" % (cpus, counts, hosts.BDF))
+    capable = config_space(hosts.AXERA, 0x040000, [pcie(0, (2, 2), (2, 1), payload=(1, 0))], subsystem=hosts.AXERA)
+    (tree.path / "sys/bus/pci/devices" / hosts.BDF / "config").write_bytes(capable)
+    data = report(tree)
+    [card] = data["cards"]
+    [interrupt] = card["interrupts"]
+    assert {cpu: count for cpu, count in interrupt["counts"].items() if count} == {"4": 1234}
+    assert interrupt["hwirq"] == "143130624"
+    [fast] = [one for one in data["findings"] if one["id"] == "interrupt_on_fast_core"]
+    assert "143130624" not in json.dumps(fast)
+    assert card["path"] == [hosts.BDF, "0003:30:00.0"], "the card, then its root port"
+    assert (card["mps_bytes"], card["mps_capable_bytes"]) == (128, 256)
 
 
 def test_kept_wishes_are_named(tree: Tree) -> None:
