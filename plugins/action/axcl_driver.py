@@ -11,6 +11,7 @@ import os
 from typing import Any, Dict, Optional
 
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.hashing import secure_hash
 
@@ -50,7 +51,7 @@ class ActionModule(ActionBase):
 
     def _with_checksums(self, source: Dict[str, Any]) -> Dict[str, Any]:
         """Return a source of which each file of the control node is there, and of the checksum that is asked for."""
-        waived = bool(source.get("checksum_none_accepted"))
+        waived = boolean(source.get("checksum_none_accepted", False), strict=False)
         files = source.get("files")
         if isinstance(files, list):
             source = dict(source, files=[self._checked(one, waived) if isinstance(one, dict) else one for one in files])

@@ -266,6 +266,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     compare,
     driver_problem,
     find_tool,
+    placed,
     problem,
     read_driver,
     read_table,
@@ -307,7 +308,7 @@ def ask_tool(
     if obstacle is not None:
         version, told = read_version(runner, tool, limit)
         return dict(answer, tool_version=version, problems=[*problems, *told])
-    table = read_table(runner, tool, limit)
+    table = placed(read_table(runner, tool, limit), bdfs)
     missing, odd = compare(bdfs, table)
     problems += [*table.problems, *odd]
     buses = {one.device for one in table.problems}

@@ -59,6 +59,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     driver_problem,
     find_tool,
     parse_kernel_log,
+    placed,
     read_driver,
     read_table,
 )
@@ -694,7 +695,7 @@ def prove(root: Root, wishes: DriverWishes, runner: Runner) -> List[Finding]:
     tool = find_tool(root)
     table: Optional[Table] = None
     if tool is not None and driver_problem(state.driver) is None:
-        table = read_table(runner, tool)
+        table = placed(read_table(runner, tool), [card.bdf for card in state.cards])
     return proof(state, wishes, table, kernel_events(runner))
 
 

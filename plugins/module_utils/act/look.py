@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import SHARED, Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.tune import boot_id, gone_vectors
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import Vector, vectors
@@ -38,16 +38,21 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes impo
 ASLEEP = ("D3hot", "D3cold")
 
 
-def _from_ledger(root: Root) -> Tuple[Optional[Tuple[Vector, ...]], Tuple[str, ...]]:
+def _from_ledger(root: Root, wishes: Mapping[str, Any]) -> Tuple[Optional[Tuple[Vector, ...]], Tuple[str, ...]]:
     """Return (moved interrupts of cards that are gone, files and trees of ours that are gone); (None, ()) without it.
 
-    The metrics are no such files: they come with the agent's next run.
+    Those are the files that keep WISHES in force. The metrics are none: they come with the agent's next run. Nor are
+    those of other roles, some of which are in the ledger since they had to go.
     """
     try:
         ledger = Ledger(Sink(root))
     except WishError:
         return None, ()
-    made = [one for one in ledger.entries() if one.kind in ("file", "tree") and not one.id.endswith(".prom")]
+    made = [
+        one
+        for one in ledger.entries()
+        if one.role in (*wishes, SHARED) and one.kind in ("file", "tree") and not one.id.endswith(".prom")
+    ]
     ours = [one.id for one in made if one.state is None or (one.state.content, one.state.target) == (None, None)]
     return tuple(gone_vectors(root, ledger, boot_id(root))), tuple(path for path in ours if not root.exists(path))
 
@@ -88,7 +93,7 @@ def look(root: Root, catalogue: Sequence[CardKind], run: Optional[Runner] = None
     irqs = [irq for card in cards(devices, catalogue) for irq in vectors(card)]
     wishes, _problems = read_wishes(root)
     host = read_host(root)
-    gone, lost = _from_ledger(root) if wishes else ((), ())  # before what could not be read is listed
+    gone, lost = _from_ledger(root, wishes) if wishes else ((), ())  # before what could not be read is listed
     raspberry_pi = read_raspberry_pi(root, host)
     threads = ((irq, read_thread(root, irq)) for irq in irqs)
     interrupts = read_interrupts(root, irqs) if irqs else {}

@@ -51,6 +51,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     find_tool,
     parse_info,
     parse_kernel_log,
+    placed,
     read_driver,
     read_table,
 )
@@ -177,7 +178,7 @@ class _Healer:
         bdfs = {card.bdf for card in read_cards(root)}.union(away.cards, self.wishes.cards)
         driver = read_driver(root)
         trouble, tool = driver_problem(driver), find_tool(root)
-        table = read_table(self.runner, tool) if tool is not None and trouble is None else None
+        table = placed(read_table(self.runner, tool), bdfs) if tool is not None and trouble is None else None
         events = parse_kernel_log(self.log())
         wanted = self.wishes.cards or tuple(bdfs)
         signs = []
@@ -274,7 +275,7 @@ class _Healer:
         if tool is None:
             return None
         there = [card.bdf for card in self.situation.cards if card.on_bus]
-        numbers = indexes(bdf, read_table(self.runner, tool), there)
+        numbers = indexes(bdf, placed(read_table(self.runner, tool), there), there)
         if len(there) == 1:
             return numbers[0] if numbers else None
         for number in numbers:

@@ -20,6 +20,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import
     Card,
     Table,
     compare,
+    placed,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl_host import AxclHost, is_loading
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpumask import format_list
@@ -245,21 +246,6 @@ def _modules(axcl: AxclHost, kernels: Sequence[Kernel], cards: Sequence[PciDevic
     return found
 
 
-def placed(table: Table, cards: Sequence[PciDevice]) -> Table:
-    """Return the table with the addresses of sysfs: where the driver finds no PCI domain, its tool shows 0000."""
-    by_place = {card.bdf.partition(":")[2]: card.bdf for card in cards}
-    bdfs = {card.bdf for card in cards}
-    if len(by_place) < len(bdfs):
-        return table
-    rows = (
-        row
-        if row.bdf is None or row.bdf in bdfs
-        else row._replace(bdf=by_place.get(row.bdf.partition(":")[2], row.bdf))
-        for row in table.cards
-    )
-    return table._replace(cards=tuple(rows))
-
-
 def _answers(table: Table, cards: Sequence[PciDevice]) -> List[Finding]:
     """Cards that do not answer their own tool."""
     bdfs = [card.bdf for card in cards if card.driver == PCI_DRIVER and card.alive]
@@ -371,7 +357,7 @@ def driver_findings(
     found: List[Optional[Finding]] = [_package(package, axcl) for package in axcl.packages]
     found += _left_behind(axcl)
     found += _modules(axcl, kernels, cards)
-    table = None if axcl.table is None else placed(axcl.table, cards)
+    table = None if axcl.table is None else placed(axcl.table, [card.bdf for card in cards])
     found.append(_versions(axcl, kernels, table))
     if table is not None:
         found += _answers(table, cards)

@@ -214,9 +214,9 @@ def _answers(page: _Page, snapshot: Snapshot) -> None:
     axcl = snapshot.axcl
     if axcl is None or axcl.table is None:
         return
-    from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver_findings import placed
+    from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.axcl import placed
 
-    for row in placed(axcl.table, snapshot.cards).cards:
+    for row in placed(axcl.table, [card.bdf for card in snapshot.cards]).cards:
         bdf = row.bdf
         if bdf is None:
             continue

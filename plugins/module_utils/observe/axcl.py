@@ -869,6 +869,21 @@ def table_of(answer: Answer) -> Table:
     return table
 
 
+def placed(table: Table, bdfs: Iterable[str]) -> Table:
+    """Return the table with sysfs' addresses (BDFS): where the driver finds no PCI domain, its tool shows 0000."""
+    known = set(bdfs)
+    by_place = {bdf.partition(":")[2]: bdf for bdf in known}
+    if len(by_place) < len(known):
+        return table
+    rows = (
+        row
+        if row.bdf is None or row.bdf in known
+        else row._replace(bdf=by_place.get(row.bdf.partition(":")[2], row.bdf))
+        for row in table.cards
+    )
+    return table._replace(cards=tuple(rows))
+
+
 def compare(bdfs: Iterable[str], table: Table) -> Tuple[Tuple[str, ...], Tuple[Problem, ...]]:
     """Return the cards of the PCI bus (BDFS) that have no row, and what is wrong with the rows that there are."""
     expected = list(bdfs)

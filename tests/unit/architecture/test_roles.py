@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_defaults_have_the_specified_values(role: Path) -> None:
     """An option need not name its default in the specification, but if it does, it is the true one."""
     specified = {name: option["default"] for name, option in roles.options(role).items() if "default" in option}
     assert {name: roles.variables(role).get(name) for name in specified} == specified
+
+
+@each_role
+def test_text_that_says_no_is_no(role: Path) -> None:
+    """What -e and INI inventories hand over is text, and "false" is true as a condition of a task."""
+    switches = {name for name, option in roles.options(role).items() if option.get("type") == "bool"}
+    bare = []
+    for path in sorted((role / "tasks").glob("*.yml")):
+        for name in switches:
+            text = path.read_text(encoding="utf-8")
+            for found in re.findall(rf"^.*(?<![\w.\"]){name}(?!\w)(?! \| bool)(?! }}}}\"$).*$", text, re.MULTILINE):
+                bare.append(f"{path.name}: {found.strip()}")
+    assert bare == []
 
 
 @each_role

@@ -12,6 +12,7 @@ from typing import Any, List
 
 import jinja2
 import pytest
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
@@ -32,6 +33,7 @@ def summary(tree: Tree, **more: Any) -> List[str]:
     """Return the summary's lines, made as Ansible makes them; MORE: what earlier roles of the play have left."""
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["zip"] = zip
+    environment.filters["bool"] = boolean
     environment.globals["dict"] = dict
     environment.tests["search"] = lambda text, pattern: re.search(pattern, text) is not None
     given: Any = {
@@ -62,6 +64,20 @@ def test_driver_is_told_before_what_runs_on_it(tree: Tree) -> None:
     ]
     assert "             build: 6.1.118: nothing -> edgenpu-axcl/3.6.4" in lines
     assert "  unknown    " + unknown in lines
+
+
+def test_boot_configuration_that_was_changed(tree: Tree) -> None:
+    """As the module returns it; and the role that could reboot is not in this play any more."""
+    hosts.Board(tree)
+    change = {"path": "/boot/firmware/config.txt", "before": "a\n", "after": "a\nb\n", "why": "the slot is off"}
+    lines = summary(
+        tree,
+        axcl_driver_boot={"msg": "config.txt was changed", "changed": True, "changes": [change], "refused": []},
+        axcl_driver_reboot_required=True,
+        axcl_driver_reboot_reason="the boot configuration was changed",
+    )
+    assert "             /boot/firmware/config.txt" in lines
+    assert "  reboot     is needed: the boot configuration was changed" in lines
 
 
 def test_driver_that_nobody_asked_for_is_not_spoken_of(tree: Tree) -> None:

@@ -145,6 +145,13 @@ class TestFiles:
         assert "/usr/lib/edgenpu-tuning/" + agent.name in finding.evidence
         assert finding.summary.startswith("%d files that keep the wishes in force are gone: " % len(finding.evidence))
 
+    def test_file_that_another_role_has_removed(self, board: hosts.Board) -> None:
+        """The driver's package switches apt's sandbox off, and the role takes that file away: it is to be gone."""
+        ledger = Ledger(board.kernel)
+        ledger.remember_file("axcl_driver", "/etc/apt/apt.conf.d/10sandbox")
+        ledger.save()
+        assert told(board) == []
+
     def test_given_back(self, board: hosts.Board) -> None:
         for role in ("irq_affinity", "diagnostics", "governor"):
             undo(board.kernel, Ledger(board.kernel), role, hosts.Commands(), False)

@@ -52,7 +52,8 @@ def situation(*cards: CardSigns, **more: Any) -> Situation:
         ({"alive": False, "bars_lost": True}, GOOD, UP, "dead", "lost its memory addresses"),
         ({"driver": None}, GOOD, UP, "dead", "bound to no driver"),
         ({"driver": "vfio-pci"}, GOOD, UP, "dead", "bound to vfio-pci"),
-        ({}, GOOD, UP + "device 31: dead!\n", "dead", "heartbeat was lost"),
+        ({}, GOOD, UP + "device 31: dead!\n", "alive", "it is bound"),  # it has answered since
+        ({}, HEAD + PROCESSES, UP + "device 31: dead!\n", "dead", "heartbeat was lost"),
         ({}, GOOD, UP + "device 11: dead!\n", "alive", "it is bound"),
         ({}, HEAD + PROCESSES, UP, "dead", "no row"),
         ({}, "request ports from device 49 fail, errno: 1\n" + HEAD + PROCESSES, UP, "dead", "does not answer"),
