@@ -73,7 +73,7 @@ def _versions(axcl: AxclHost, kernels: Sequence[Kernel], table: Optional[Table])
         if kernel.running:
             told.update((module.path, module.sdk) for module in kernel.modules if module.sdk is not None)
     for package in axcl.packages:
-        sdk = axcl.record.sdk if package.name == axcl.record.package else sdk_version("", package.version)
+        sdk = axcl.record.sdk if package.name in _recorded(axcl) else sdk_version("", package.version)
         if package.sound and sdk is not None:
             told["package %s" % package.name] = sdk
     numbers = {number_of(version) for version in told.values()}
@@ -95,6 +95,11 @@ def _versions(axcl: AxclHost, kernels: Sequence[Kernel], table: Optional[Table])
     )
 
 
+def _recorded(axcl: AxclHost) -> List[str]:
+    """Return the packages that the role has installed: a driver may come in several."""
+    return (axcl.record.package or "").split()
+
+
 def _package(package: Package, axcl: AxclHost) -> Optional[Finding]:
     evidence = {"/var/lib/dpkg/status": "%s: %s %s %s" % (package.name, package.want, package.flag, package.state)}
     if package.state in _BROKEN or (package.flag != "ok" and package.present):
@@ -107,7 +112,7 @@ def _package(package: Package, axcl: AxclHost) -> Optional[Finding]:
             ROLE,
         )
     # Whoever has installed it with the role and without a hold has wished for that.
-    unheld_by_wish = package.name == axcl.record.package and not axcl.record.held
+    unheld_by_wish = package.name in _recorded(axcl) and not axcl.record.held
     if package.sound and package.want != "hold" and not unheld_by_wish:
         return Finding(
             "driver_not_held",

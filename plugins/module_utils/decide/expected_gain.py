@@ -34,8 +34,12 @@ _INTERRUPT = PAIR[:2]
 FIRST = (
     "card_dead",
     "card_missing",
+    "card_silent",
     "card_unbound",
     "card_wrong_driver",
+    "driver_not_for_this_kernel",
+    "driver_not_signed",
+    "driver_of_other_kernel",
     "interrupt_missing",
     "interrupt_not_requested",
 )
@@ -156,8 +160,8 @@ def expectation(found: Sequence[Finding], measured: bool) -> Dict[str, Any]:
     pair = _pair_words(found, measured)
     amiss = {one.id for one in found if one.severity in (WARNING, CRITICAL)}
     text = "none from interrupts and clocks: they are in order, or as wished"
-    if amiss.intersection(FIRST):
-        text = "not to be told before the card works"
+    if amiss.intersection(FIRST) or any(one.severity == CRITICAL and one.id not in SEEN for one in found):
+        pair, text = None, "not to be told before the card works"
     elif amiss.intersection(COSTS) or amiss.intersection(SEEN):
         text = "not measured for what is amiss here"
     told: Dict[str, Any] = {

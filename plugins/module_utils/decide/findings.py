@@ -243,6 +243,13 @@ def _balancer(snapshot: Snapshot) -> Optional[Finding]:
     return Finding("irqbalance_may_move", WARNING, summary, evidence, remedy, "irq_affinity")
 
 
+def _movable(snapshot: Snapshot) -> bool:
+    """Return False if every interrupt of the cards is known to stay where it is, whoever wants to move it."""
+    lines = [snapshot.interrupts.get(irq) for card in snapshot.cards if card.alive for irq in affinity.vectors(card)]
+    known = [line for line in lines if line is not None]
+    return not known or any(steering.judge(line, snapshot.host.board) is None for line in known)
+
+
 def _persistence(snapshot: Snapshot) -> List[Finding]:
     kept = sorted(snapshot.wishes)
     if not snapshot.cards or "irq_affinity" in kept:
@@ -311,10 +318,10 @@ def findings(snapshot: Snapshot) -> List[Finding]:
             found += _interrupts(snapshot, card, fast)
             found.append(_shared(snapshot, card))
     if snapshot.cards:
-        balancer = _balancer(snapshot)
+        balancer = _balancer(snapshot) if _movable(snapshot) else None
         found += [balancer, *interrupt_findings(snapshot, fast, balancer)]
         found += clock_findings(snapshot, fast)
-        found += _persistence(snapshot)
+        found += _persistence(snapshot) if _movable(snapshot) else []
         found += agent_off(snapshot.services, snapshot.wishes, snapshot.host.systemd, snapshot.lost)
         found += _next_kernels(snapshot)
         found += _axcl(snapshot)

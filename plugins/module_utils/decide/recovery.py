@@ -237,6 +237,8 @@ def next_step(situation: Situation, wishes: RecoveryWishes, tried: Collection[st
     if situation.unfinished and not tried:
         why = "an earlier run has taken away and not brought back: %s" % ", ".join(situation.unfinished)
         return Decision(GO, why, FINISH, tuple(card.bdf for card in dead))
+    if not wanted and not situation.has_tool:
+        return Decision(ALIVE, "no AX650N is on the PCI bus and no driver of one is installed: nothing to recover")
     if not wanted:
         return Decision(REFUSED, "no AX650N is on the PCI bus; if one has been there, name its address in cards")
     if not dead:

@@ -18,6 +18,8 @@ _AR = b"!<arch>\n"
 _AR_HEADER = 60
 _MAX_CONTROL = 8 << 20
 _SDK = re.compile(r"(?:^|[^0-9A-Za-z.])[Vv](\d+\.\d+\.\d+)(?!\d|\.\d)")
+_IN_NAME = re.compile(r"_(\d+\.\d+\.\d+)(?!\d|\.\d)")
+_VENDORS = (None, "1.0", "1.0.0")
 _PLAIN = re.compile(r"(\d+\.\d+\.\d+)")
 
 
@@ -128,7 +130,7 @@ def _inflated(data: bytes, ending: str) -> Optional[bytes]:
 def parse_deb(data: bytes) -> Deb:
     """Return what a .deb file says of itself; every byte of its archive is looked at, none of its payload unpacked."""
     if data[: len(_AR)] != _AR:
-        return Deb(problem="no .deb file: it begins with %r" % data[:16])
+        return Deb(problem="no .deb file: it begins with %r" % data[:16].decode("latin-1"))
     import tarfile  # loads half the library, and a diagnosis only wants the list of packages
 
     members, problem = _members(data)
@@ -165,12 +167,13 @@ def sdk_version(file_name: str, package_version: Optional[str]) -> Optional[str]
     """Return the version of the SDK that a package is made of; None for unknown.
 
     The file's name tells (axcl_host_aarch64_V3.6.4_20250822020158_NO4873.deb). The vendor's packages all have version
-    1.0 or 1.0.0; others have the SDK's (3.6.5-m5stack1).
+    1.0 or 1.0.0; others have the SDK's, and that in their names (axclhost_3.6.5-m5stack1_arm64.deb).
     """
     match = _SDK.search(file_name)
-    if match is None and package_version not in (None, "1.0", "1.0.0"):
+    if match is None and package_version not in _VENDORS:
         match = _PLAIN.match(str(package_version).partition(":")[2] or str(package_version))
-    return match.group(1) if match else None
+    match = match or _IN_NAME.search(file_name)
+    return match.group(1) if match and match.group(1) not in _VENDORS else None
 
 
 def read_packages(root: Root, wanted: Callable[[str], bool]) -> Dict[str, Package]:

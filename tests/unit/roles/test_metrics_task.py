@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional
 import jinja2
 import pytest
 import yaml
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.wishes import METRICS
 
@@ -29,6 +30,7 @@ PLACE = "/var/lib/node_exporter"
 def asked(kept: Any = (), **variables: Any) -> Optional[str]:
     """Return the state that the host is asked for; None if it is not asked."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    environment.filters["bool"] = boolean
     given: Dict[str, Any] = {**DEFAULTS, **variables}
     if given["diagnostics_state"] == "present":
         given["diagnostics_result"] = {"report": {"kept": list(kept)}}

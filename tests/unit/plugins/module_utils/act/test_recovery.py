@@ -377,6 +377,16 @@ def test_no_tool(patient: Patient) -> None:
     assert "axcl-smi is not installed" in done.decision.why
 
 
+def test_host_that_never_had_a_card(patient: Patient) -> None:
+    """In a fleet of all sorts; where a driver is, a card should be."""
+    patient.remove("/sys/bus/pci/devices/" + BDF)
+    patient.remove(SMI)
+    done = run(patient)
+    assert (done.decision.outcome, patient.steps()) == ("alive", [])
+    assert done.decision.why.endswith("nothing to recover")
+    assert run(patient, cards=(BDF,)).decision.outcome == "refused"
+
+
 def test_no_card(patient: Patient) -> None:
     patient.remove("/sys/bus/pci/devices/" + BDF)
     done = run(patient)

@@ -521,6 +521,8 @@ class TestNoFalseAlarm:
         mine = NO_RECORD._replace(package="axclhost", sdk="3.6.5")
         assert told(packages=loose, record=mine) == []
         assert told(packages=loose, record=mine._replace(held=True)) == ["driver_not_held"]
+        several = mine._replace(package="axclhost-firmware axclhost axclhost-dkms")
+        assert told(packages=loose, record=several) == []
 
     def test_nodes_that_everybody_may_look_at(self) -> None:
         """To read is not to use: the driver wants both."""

@@ -144,6 +144,8 @@ class TestWords:
                 "none from interrupts and clocks: they are in order, or as wished",
             ),
             ([finding("card_unbound")], "not to be told before the card works"),
+            ([finding("card_silent"), finding("clock_drops")], "not to be told before the card works"),
+            ([finding("log_card_dead", CRITICAL), finding("clock_drops")], "not to be told before the card works"),
             ([finding("interrupt_unsteerable")], "not measured for what is amiss here"),
             ([finding("mrrs_unusual", CRITICAL)], "not measured for what is amiss here"),
         ],

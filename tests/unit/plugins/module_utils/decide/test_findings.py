@@ -504,6 +504,10 @@ class TestInterrupt:
         assert "served by CPU 0. All CPUs are equally fast" in finding.remedy
         assert "without `no-mip` the MIP serves the card" in finding.remedy
         assert "clock_drops" in found(pi)
+        bare = pi._replace(wishes={}, irqbalance=BALANCER)
+        assert not {"not_kept", "irqbalance_may_move"} & found(bare).keys(), "nobody can move it"
+        free = bare._replace(interrupts=hosts.interrupts(one._replace(chip="ITS-MSI")))
+        assert {"not_kept", "irqbalance_may_move"} <= found(free).keys()
 
     def test_clock_where_one_is_stuck_on_a_slow_cpu(self) -> None:
         slow = tuned(interrupts=hosts.interrupts(stuck("0-7", "", {0: 70})))

@@ -160,9 +160,9 @@ def test_deb_that_python_cannot_unpack() -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "no .deb file: it begins with b''"),
-        (b"<!DOCTYPE html><html>", "no .deb file: it begins with b'<!DOCTYPE html><'"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "no .deb file: it begins with b'version https://'"),
+        (b"", "no .deb file: it begins with ''"),
+        (b"<!DOCTYPE html><html>", "no .deb file: it begins with '<!DOCTYPE html><'"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "no .deb file: it begins with 'version https://'"),
         (drivers.archive([("x", b"1")]), "an archive, but no .deb file: it begins with ['x']"),
         (
             drivers.archive([("debian-binary", b"2.0\n"), ("data.tar", b"")]),
@@ -204,6 +204,10 @@ def test_deb_that_is_cut_off_anywhere() -> None:
         ("package.deb", "1.0.0", None),
         ("package.deb", None, None),
         ("", "2:1", None),
+        ("axclhost_3.6.5-m5stack1_arm64.deb", None, "3.6.5"),
+        ("task-axclhost_3.6.5-1_all.deb", None, "3.6.5"),
+        ("axclhost_1.0.0_arm64.deb", "1.0.0", None),
+        ("x_1.2.3.4.deb", None, None),
     ],
 )
 def test_sdk_version(name: str, version: Any, sdk: Any) -> None:

@@ -117,8 +117,8 @@ def test_revoked() -> None:
 GOOD = armour(keys.public(b"one"))
 LINES: List[str] = GOOD.splitlines()
 WRONG = {
-    "nothing": (b"", "it is no OpenPGP key: it begins with b''"),
-    "a page": (b"<html>404</html>", "it is no OpenPGP key: it begins with b'<html>404</html>'"),
+    "nothing": (b"", "it is no OpenPGP key: it begins with ''"),
+    "a page": (b"<html>404</html>", "it is no OpenPGP key: it begins with '<html>404</html>'"),
     "private": (keys.private(b"one"), openpgp.PRIVATE),
     "private, armoured": (
         armour(keys.private(b"one")).replace("PUBLIC", "PRIVATE").encode(),
