@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from typing import Any, Dict, Optional
+import threading
+import time
+from typing import Any, Dict, Iterator, Optional
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -18,6 +21,9 @@ from ansible.utils.hashing import secure_hash
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import wrong_source
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.repository import wrong_keyring
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.openpgp import armour, parse_keyring
+
+TELL_EVERY_S = 30.0
+JOURNAL_NAME = "ansible-edgenpu.tuning.axcl_driver"  # AnsibleModule.log's
 
 
 class ActionModule(ActionBase):
@@ -38,16 +44,39 @@ class ActionModule(ActionBase):
                 arguments["source"] = source = self._with_checksums(source)
                 if isinstance(source.get("repository"), dict):
                     arguments["source"] = dict(source, repository=self._with_key(source["repository"]))
-            answer: Dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
-            if answer.pop("needs_file", False):
-                again = dict(arguments, source=self._with_copies(arguments["source"]))
-                answer = self._execute_module(module_args=again, task_vars=task_vars)
+            with self._progress(str((task_vars or {}).get("inventory_hostname", "the host"))):
+                answer: Dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars)
+                if answer.pop("needs_file", False):
+                    again = dict(arguments, source=self._with_copies(arguments["source"]))
+                    answer = self._execute_module(module_args=again, task_vars=task_vars)
             result.update(answer)
         except _Wrong as wrong:
             result.update({"failed": True, "msg": str(wrong)})
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
+
+    @contextlib.contextmanager
+    def _progress(self, host: str) -> Iterator[None]:
+        """Tell from time to time that a host is still at work: building and loading take minutes."""
+        over = threading.Event()
+
+        def tell() -> None:
+            began = time.monotonic()
+            while not over.wait(TELL_EVERY_S):
+                passed_s = time.monotonic() - began
+                self._display.display(
+                    "%s: the driver's installation is under way for %d s; each step is in the host's journal: "
+                    "journalctl -f -t %s" % (host, passed_s, JOURNAL_NAME)
+                )
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()
 
     def _with_checksums(self, source: Dict[str, Any]) -> Dict[str, Any]:
         """Return a source of which each file of the control node is there, and of the checksum that is asked for."""

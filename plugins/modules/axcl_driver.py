@@ -157,7 +157,8 @@ options:
     type: bool
     default: true
 notes:
-  - Loading takes up to minutes for each card. Other hosts go on meanwhile.
+  - Building and loading take minutes. Other hosts go on meanwhile; every half a minute a line tells which hosts are
+    still at work, and what they do is in their journals (C(journalctl -f -t ansible-edgenpu.tuning.axcl_driver)).
   - The host is never rebooted; RV(reboot_required) tells where that would be needed.
 attributes:
   check_mode:
@@ -358,13 +359,14 @@ unknown:
 
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_file
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import (
     LOCK_PATH,
+    SHORT_S,
     Done,
     Failed,
     make_absent,
@@ -394,6 +396,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     refusals_told,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
+from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 
 FILE_OPTIONS: Dict[str, Any] = {
     "file": {"type": "path"},
@@ -437,6 +440,17 @@ def offered(module: AnsibleModule, sink: Sink) -> Optional[Offer]:
     except NeedsFile:
         module.exit_json(changed=False, needs_file=True, msg="the action plugin copies the file to the host now")
         return None
+
+
+def journalled(module: AnsibleModule, runner: Runner) -> Runner:
+    """Return a runner that writes into the host's journal what it runs and may take long."""
+
+    def run(argv: Sequence[str], timeout_s: float) -> Ran:
+        if timeout_s > SHORT_S and not module.check_mode:
+            module.log("%s (at most %d s)" % (" ".join(argv), timeout_s))
+        return runner(argv, timeout_s)
+
+    return run
 
 
 def result_of(done: Done) -> Dict[str, Any]:
@@ -492,7 +506,7 @@ def main() -> None:
     if trouble is not None:
         module.fail_json(msg=trouble)
     with refusals_told(module, sink, LOCK_PATH):
-        runner = limited(module)
+        runner = journalled(module, limited(module))
         try:
             if present:
                 done = make_present(sink, offered(module, sink), wishes, runner, check)

@@ -263,6 +263,20 @@ def printable(text: Any) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
+def coloured(severity: str, text: str) -> str:
+    """Return a text in the colour of a severity, where there is a terminal to show it (and see no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not sys.stdout.isatty():
+        return text
+    return "\033[%sm%s\033[0m" % (COLOURS.get(severity, "0"), text)
+
+
+def verdict_of(data: Any) -> str:
+    """Return the verdict, in the colour of what weighs most."""
+    grave = {one["severity"] for one in data["findings"]}
+    severity = next((one for one in ("critical", "warning") if one in grave), "ok")
+    return coloured(severity, printable(data["verdict"]))
+
+
 def diagnose(options: List[str]) -> int:
     """Print every finding, of this host or of the one that a bundle is of; write a bundle if asked for one."""
     from ansible_collections.edgenpu.tuning.plugins.module_utils.act.look import look
@@ -301,10 +315,11 @@ def diagnose(options: List[str]) -> int:
 
         print(json.dumps(data, indent=1, sort_keys=True))
     else:
-        print(printable(data["verdict"]))
+        print(verdict_of(data))
         tell_deeds(data)
         for one in data["findings"]:
-            print(printable("%-8s %s: %s" % (one["severity"], one["id"], one["summary"])))
+            severity = coloured(one["severity"], printable("%-8s" % one["severity"]))
+            print("%s %s" % (severity, printable("%s: %s" % (one["id"], one["summary"]))))
             for where, value in one["evidence"].items():
                 shown = "%(before)s -> %(after)s (%(why)s)" % value if one["id"] == "drift" else value
                 print(printable("           %s = %s" % (where, shown)))
@@ -380,12 +395,13 @@ def status(options: List[str]) -> int:
             "clock      %s (CPUs %s): %s%s" % (policy["name"], policy["cpus"], policy["governor"] or "offline", clock)
         )
     print("kept       %s" % (", ".join(data["kept"]) or "nothing: a reboot or a driver reload loses the tuning"))
-    print("verdict    %s" % data["verdict"])
+    print("verdict    %s" % verdict_of(data))
     tell_deeds(data)
     return 0
 
 
 LOADING = "EDGENPU_TUNING_LOADING"
+COLOURS = {"critical": "1;31", "warning": "33", "info": "36", "ok": "32"}
 VERBS = {
     "status": status,
     "diagnose": diagnose,

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -665,6 +666,32 @@ class TestRollback:
         said = command("rollback")
         assert said.status == 0
         assert any("it has no interrupt now, so there is nothing to give back" in line for line in said.lines)
+
+
+class TestColour:
+    @pytest.fixture(autouse=True)
+    def terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def seen(self, command: Command, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> Said:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+        return command("diagnose")
+
+    def test_on_a_terminal(self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain = self.seen(command, monkeypatch, False)
+        assert "\033" not in plain.out
+        said = self.seen(command, monkeypatch, True)
+        assert said.lines[0] == "\033[33m%s\033[0m" % plain.lines[0]
+        assert any(line.startswith("\033[33mwarning \033[0m interrupt_on_slow_core: ") for line in said.lines)
+        assert re.sub(r"\033\[[0-9;]*m", "", said.out) == plain.out
+
+    @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+    def test_not_wanted(
+        self, command: Command, board: hosts.Board, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        assert "\033" not in self.seen(command, monkeypatch, True).out
 
 
 class TestWithoutRoot:

@@ -83,6 +83,16 @@ def test_installs_and_proves(host: Host) -> None:
     assert (again.status, again.data["changed"], again.data["diff"]) == (0, False, [])
 
 
+def test_what_takes_long_is_in_the_journal(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: List[str] = []
+    monkeypatch.setattr(basic.AnsibleModule, "log", lambda module, line: lines.append(line))
+    host.run(check=True, source=host.source())
+    assert lines == []
+    host.run(source=host.source())
+    assert any(" dpkg --force-confnew --install /" in line and line.endswith(" s)") for line in lines)
+    assert not any("dmesg" in line for line in lines)
+
+
 def test_installed_file_is_not_needed_any_more(host: Host) -> None:
     source = host.source()
     host.run(source=source)
