@@ -27,6 +27,12 @@ options:
         the kernel's command line and of the mounts only what matters here is kept.
     type: bool
     default: false
+  planned:
+    description:
+      - What roles of the same play would change, by role, each a list as they return it in check mode. It is told as
+        finding V(drift), in place of what follows from the wishes that are kept on the host.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -238,7 +244,7 @@ bundle_manifest:
 
 import base64
 import time
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -251,9 +257,22 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.arguments import DE
 from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import CardKind, resolve
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import report
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WishError
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import Change, WishError
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.files import Root
 from ansible_collections.edgenpu.tuning.plugins.module_utils.reading import opened_root
+
+
+def planned(module: AnsibleModule) -> Dict[str, List[Change]]:
+    """Return what roles would change; what is no change as they return it ends the module with a sentence."""
+    found: Dict[str, List[Change]] = {}
+    for role, changes in module.params["planned"].items():
+        if changes is None:
+            continue  # that role was not in the play
+        try:
+            found[role] = [Change(one["path"], one["before"], one["after"], one["why"]) for one in changes]
+        except (KeyError, TypeError):
+            module.fail_json(msg="planned: %s: each change has path, before, after and why, as roles return it" % role)
+    return found
 
 
 def packed(module: AnsibleModule, root: Root, kinds: Sequence[CardKind]) -> Dict[str, Any]:
@@ -266,7 +285,7 @@ def packed(module: AnsibleModule, root: Root, kinds: Sequence[CardKind]) -> Dict
         module.fail_json(msg="bundle: %s is a bundle already; leave root at /" % module.params["root"])
     recorder = Recorder(root.path)
     run = limited(module) if root.is_live else None
-    told = report(look(recorder, kinds, run))
+    told = report(look(recorder, kinds, run)._replace(planned=planned(module)))
     taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     made = bundle(recorder, kinds, run, taken)
     return {
@@ -282,6 +301,7 @@ def main() -> None:
         argument_spec={
             "root": {"type": "path", "default": "/"},
             "bundle": {"type": "bool", "default": False},
+            "planned": {"type": "dict", "default": {}},
             "devices": DEVICES_ARGUMENT,
         },
         supports_check_mode=True,
@@ -293,7 +313,8 @@ def main() -> None:
             module.exit_json(changed=False, **packed(module, root, catalogue))
     except WishError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, report=report(look(root, catalogue, limited(module) if root.is_live else None)))
+    seen = look(root, catalogue, limited(module) if root.is_live else None)
+    module.exit_json(changed=False, report=report(seen._replace(planned=planned(module))))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ The plans are those that modules and agent follow, so that what is told here is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide import affinity, clocks, steering
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import cards
@@ -85,16 +85,37 @@ def _and_more(first: str, count: int) -> str:
 
 
 def drift(snapshot: Snapshot) -> List[Finding]:
-    """Return a finding for each role of which a run would change something, and one for files that are gone."""
-    found = []
-    kept = held(snapshot)
+    """Return a finding for each role of which a run would change something, and one for files that are gone.
+
+    Where it is known what a role would change, that is told; else what the wishes kept on the host would.
+    """
+    found = [_planned(role, changes) for role, changes in sorted(snapshot.planned.items()) if changes]
+    kept = {role: one for role, one in held(snapshot).items() if role not in snapshot.planned}
     for role, what, _plan in _PLANS:
         changes = kept[role].changes if role in kept else []
         if changes:
             found.append(_values(role, what, changes))
-    if snapshot.lost:
+    if snapshot.lost and not snapshot.planned:
         found.append(_files(snapshot.lost, min(snapshot.wishes, default=INTERRUPTS)))
     return found
+
+
+def _brief(text: Optional[str]) -> Optional[str]:
+    lines = [] if text is None else str(text).splitlines()
+    return text if len(lines) < 2 else "%d lines" % len(lines)
+
+
+def _planned(role: str, changes: Sequence[Change]) -> Finding:
+    first, count = changes[0], len(changes)
+    one = "%s: %s, wished %s" % (first.path, _brief(first.before) or "nothing", _brief(first.after) or "nothing")
+    return Finding(
+        "drift",
+        WARNING,
+        "the role %s would change %d thing%s: %s" % (role, count, "" if count == 1 else "s", _and_more(one, count)),
+        {one.path: {"before": _brief(one.before), "after": _brief(one.after), "why": one.why} for one in changes},
+        "Run the role %s without --check." % role,
+        role,
+    )
 
 
 def _values(role: str, what: str, changes: List[Change]) -> Finding:

@@ -25,6 +25,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes impor
     OK,
     SEVERITIES,
     WARNING,
+    Change,
     Finding,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.cpufreq import Policy
@@ -56,7 +57,8 @@ class Snapshot(NamedTuple):
     not on the bus any more; None if that is not known. LOST: paths of files that keep wishes in force, and are gone.
     IDLE: sleep states of the CPUs that serve the cards. ARRIVED: counts that the cards' interrupts gained, by CPU,
     while the host was looked at. AXCL: what belongs to an AXCL card; None where there is none.
-    RASPBERRY_PI: its boot configuration; None for another board.
+    RASPBERRY_PI: its boot configuration; None for another board. PLANNED: what a run would change, by role, where that
+    was found out.
     """
 
     host: Host
@@ -80,6 +82,7 @@ class Snapshot(NamedTuple):
     arrived: Mapping[int, Dict[int, int]] = {}
     axcl: Optional[AxclHost] = None
     raspberry_pi: Optional[RaspberryPi] = None
+    planned: Mapping[str, Sequence[Change]] = {}
 
     @property
     def cards(self) -> List[PciDevice]:

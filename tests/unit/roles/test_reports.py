@@ -15,6 +15,8 @@ from typing import Any, Callable, Dict, List
 import jsonschema
 import pytest
 
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import SCHEMA
 from ansible_collections.edgenpu.tuning.tests.unit.conftest import report_validator
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
@@ -63,6 +65,35 @@ def test_reports_of_two_hosts_and_the_fleet_s_page(tmp_path: pathlib.Path) -> No
     assert sorted(os.listdir(str(reports))) == ["index.html", "nas.html", "nas.json"]
     diagnose(tmp_path, "nas,", "diagnostics_state=absent")
     assert os.listdir(str(reports)) == []
+
+
+def test_dry_run_tells_what_a_run_would_change(tmp_path: pathlib.Path) -> None:
+    """As a finding, so that a host that has drifted from its inventory can fail in CI."""
+    (tmp_path / "tree").mkdir()
+    hosts.Board(Tree(tmp_path / "tree"))
+    change = {"path": "/sys/x/scaling_governor", "before": "schedutil", "after": "performance", "why": "fast"}
+    text = {"path": "/etc/x", "before": None, "after": "a\nb\n", "why": "kept"}
+    told = json.dumps({"governor_result": {"changed": True, "changes": [change, text], "refused": [], "unknown": []}})
+    Tree(tmp_path / "tree").file(
+        "/etc/edgenpu-tuning/wishes.d/irq_affinity.json",
+        json.dumps({"schema": 1, "wishes": AffinityWishes(BUILT_IN).to_data()}),
+    )
+    for mode, expected in ((["--check"], ["governor", "irq_affinity"]), ([], ["irq_affinity"])):
+        settings = ["-e", "diagnostics_root=%s" % (tmp_path / "tree"), "-e", "diagnostics_become=false", "-e", told]
+        settings += ["-e", "ansible_python_interpreter=%s" % sys.executable, *mode]
+        done = play(tmp_path, "-i", "nas,", "-c", "local", "edgenpu.tuning.diagnose", *settings)
+        assert done.returncode == 0, done.stdout
+        report = json.loads((tmp_path / "reports" / "nas.json").read_text("utf-8"))
+        report_validator().validate(report)
+        drift = [one for one in report["findings"] if one["id"] == "drift"]
+        assert [one["role"] for one in drift] == expected
+    settings[-1:] = [settings[-1], "--check", "-e", "diagnostics_fail_severity=warning"]
+    done = play(tmp_path, "-i", "nas,", "-c", "local", "edgenpu.tuning.diagnose", *settings)
+    assert done.returncode != 0
+    sentence = (
+        "the role governor would change 2 things: /sys/x/scaling_governor: schedutil, wished performance, and 1 more"
+    )
+    assert sentence in " ".join(done.stdout.split())
 
 
 def test_report_of_a_bundle_is_called_like_it(tmp_path: pathlib.Path) -> None:

@@ -163,3 +163,15 @@ class TestBoth:
         board.tree.file("/empty/sys/x")
         status, data = modules.run(module, root=str(board.tree.path / "empty"))
         assert (status, data["changed"]) == (0, False)
+
+
+def test_what_roles_would_change(board: hosts.Board, modules: Modules) -> None:
+    """As they return it; a role that was not in the play has null."""
+    change = {"path": "/etc/x", "before": None, "after": "a", "why": "kept"}
+    root = str(board.tree.path)
+    _status, data = modules.run(npu_host_info, root=root, planned={"governor": [change], "irq_affinity": None})
+    [drift] = [one for one in data["report"]["findings"] if one["id"] == "drift"]
+    assert (drift["role"], list(drift["evidence"])) == ("governor", ["/etc/x"])
+    status, data = modules.run(npu_host_info, root=root, planned={"governor": ["/etc/x"]})
+    assert status == 1
+    assert data["msg"].startswith("planned: governor: each change has path, before, after and why")

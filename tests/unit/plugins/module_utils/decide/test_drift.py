@@ -24,7 +24,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue im
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.clocks import ClockWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.drift import Held, drift, held
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.findings import findings
-from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WARNING, Finding
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.shapes import WARNING, Change, Finding
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils import hosts
 from ansible_collections.edgenpu.tuning.tests.unit.plugins.module_utils.observe.trees import Tree
 
@@ -113,6 +113,18 @@ def test_cards_that_went_keep_their_turn(board: hosts.Board) -> None:
     assert told(board) == [], "what is not known is no drift"
     (board.tree.path / "var/lib/edgenpu-tuning/ledger.json").unlink()
     assert [one.evidence[IRQ]["after"] for one in told(board)] == ["4"]
+
+
+def test_what_a_run_would_change_goes_before_what_is_kept(board: hosts.Board) -> None:
+    snapshot = look(board.root, BUILT_IN)
+    assert [one.role for one in drift(snapshot)] == ["irq_affinity", "governor"]
+    text = Change("/etc/x", None, "a\nb\n", "kept")
+    [finding] = drift(snapshot._replace(planned={"governor": [text], "irq_affinity": []}))
+    assert finding.summary == "the role governor would change 1 thing: /etc/x: nothing, wished 2 lines"
+    assert finding.evidence == {"/etc/x": {"before": None, "after": "2 lines", "why": "kept"}}
+    assert drift(snapshot._replace(planned={"governor": [], "irq_affinity": []})) == [], "a run would change nothing"
+    both = drift(snapshot._replace(planned={"governor": [text]}))
+    assert [one.role for one in both] == ["governor", "irq_affinity"], "the other role was not in the play"
 
 
 class TestFiles:
