@@ -12,6 +12,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 
+LONG_S = 60.0  # what may take longer is something to wait for
+
 
 def limited(module: AnsibleModule) -> Runner:
     """Return a runner over run_command, which has no time limit of its own: timeout(1) gives it one."""
@@ -19,5 +21,16 @@ def limited(module: AnsibleModule) -> Runner:
     def run(argv: Sequence[str], timeout_s: float) -> Ran:
         status, out, err = module.run_command(["timeout", "-k", "5", "%g" % timeout_s, *argv])
         return Ran(status, err + out)
+
+    return run
+
+
+def journalled(module: AnsibleModule, runner: Runner) -> Runner:
+    """Return a runner that writes into the host's journal what it runs and may take long."""
+
+    def run(argv: Sequence[str], timeout_s: float) -> Ran:
+        if timeout_s > LONG_S and not module.check_mode:
+            module.log("%s (at most %d s)" % (" ".join(argv), timeout_s))
+        return runner(argv, timeout_s)
 
     return run

@@ -359,14 +359,13 @@ unknown:
 
 import os
 import time
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import fetch_file
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import (
     LOCK_PATH,
-    SHORT_S,
     Done,
     Failed,
     make_absent,
@@ -375,7 +374,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import (
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.offers import NeedsFile, as_written, find_offer
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.sink import Sink
-from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import limited
+from ansible_collections.edgenpu.tuning.plugins.module_utils.commands import journalled, limited
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.describe import plain
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
     DriverWishes,
@@ -396,7 +395,6 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.module import (
     refusals_told,
 )
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.host import read_host
-from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import Ran, Runner
 
 FILE_OPTIONS: Dict[str, Any] = {
     "file": {"type": "path"},
@@ -440,17 +438,6 @@ def offered(module: AnsibleModule, sink: Sink) -> Optional[Offer]:
     except NeedsFile:
         module.exit_json(changed=False, needs_file=True, msg="the action plugin copies the file to the host now")
         return None
-
-
-def journalled(module: AnsibleModule, runner: Runner) -> Runner:
-    """Return a runner that writes into the host's journal what it runs and may take long."""
-
-    def run(argv: Sequence[str], timeout_s: float) -> Ran:
-        if timeout_s > SHORT_S and not module.check_mode:
-            module.log("%s (at most %d s)" % (" ".join(argv), timeout_s))
-        return runner(argv, timeout_s)
-
-    return run
 
 
 def result_of(done: Done) -> Dict[str, Any]:
