@@ -25,7 +25,7 @@ options:
   state:
     description:
       - With V(present) the driver is installed and kept; with V(absent) it goes, with all that it and its package leave
-        behind, for all kernels.
+        behind, for all kernels. What O(prepare) has installed stays, since others may build with it by then.
     type: str
     choices: [present, absent]
     default: present
