@@ -27,17 +27,22 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver impor
     SLEEP_TARGETS,
     UNIT,
     UNIT_NAME,
+    WORKS,
     DriverWishes,
     Offer,
     Plan,
     Step,
     all_of,
     dkms_text,
+    drivers_of,
     failure,
     files,
     first_error,
+    gave_up,
     is_installed,
+    is_older,
     limit_s,
+    no_way_back,
     nodes_step,
     plan_absent,
     plan_present,
@@ -69,6 +74,7 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.driver impo
     INSTALL_LOG,
     MODULES,
     NO_RECORD,
+    PACKAGES,
     RECORD,
     RECORD_SCHEMA,
     SANDBOX,
@@ -90,8 +96,9 @@ from ansible_collections.edgenpu.tuning.plugins.module_utils.observe.ran import 
 
 ROLE = "axcl_driver"
 LOCK_PATH = "/run/edgenpu-tuning-driver.lock"  # one run of this at a time; not the writers' lock, which is for moments
-PACKAGES = "/var/lib/edgenpu-tuning/packages"  # the installed .deb, so that a failed upgrade has a way back
-MAX_ROUNDS = 6
+DPKG_INFO = "/var/lib/dpkg/info"
+ARCHIVES = "/var/cache/apt/archives"  # what apt has fetched
+MAX_ROUNDS = 7
 
 APT_S, PURGE_S, BUILD_S, UNLOAD_S, SHORT_S = 900.0, 300.0, 3600.0, 180.0, 60.0
 INSTALL_S = 1800.0  # besides what loading may take: a slow core compiles for minutes
@@ -197,12 +204,15 @@ class _Doer:
         self.wishes = wishes
         self.way_back = way_back
         self.refused: List[Change] = []
+        self.in_vain = 0  # steps that did not go, and only a warning tells of it
         self.written: List[Tuple[str, FileState, FileState]] = []
         self.version = None if offer is None else offer.version  # or that which the repository turns out to have
-        self.previous = ""  # what apt had installed before, as it takes it
+        self.previous = ""  # what was installed before and apt has fetched again, as it takes it
+        self.replaced = NO_RECORD  # our record of that
         self._do: Dict[str, Callable[[Step], None]] = {
             "repository": self._repository,
             "unlist": self._unlist,
+            "save": self._save,
             "fetch": self._fetch,
             "tools": self._tools,
             "unload": self._unload,
@@ -224,9 +234,9 @@ class _Doer:
 
     def perform(self, step: Step) -> bool:
         """Do one step; return False if it was refused and the rest can go on. Raises Failed if it cannot."""
-        before = len(self.refused)
+        before = len(self.refused) + self.in_vain
         self._do[step.kind](step)
-        return len(self.refused) == before
+        return len(self.refused) + self.in_vain == before
 
     def run(self, argv: Sequence[str], timeout_s: float, what: str) -> Ran:
         """Run a command that must succeed; WHAT it is for, as the sentence's beginning ("installing x")."""
@@ -285,14 +295,20 @@ class _Doer:
             self.sink.put(path, ABSENT)
         self._record(pin=None, lists=None)
 
+    def _save(self, step: Step) -> None:
+        """Let apt fetch the driver that is there, of which we have no file; refuse if it works and cannot be had."""
+        names = step.target.split()
+        # Asked for what it has no source of, `install --reinstall` says so and ends with 0; `download` fails.
+        ran = self.runner([*_ENVIRONMENT, "apt-get", "--print-uris", "download", *names], SHORT_S)
+        if ran.status == 0:
+            ran = self.runner([*_ENVIRONMENT, *_APT_INSTALL, "--download-only", "--reinstall", *names], APT_S)
+        if ran.status == 0:
+            self.previous, self.replaced = step.target, read_driver_state(self.sink.root).record
+        elif step.before == WORKS:
+            raise Failed(no_way_back(step.target, first_error(ran.output)))
+
     def _fetch(self, step: Step) -> None:
-        """Get what apt will install while the driver that is there still works, and that as well for the way back."""
-        state = read_driver_state(self.sink.root)
-        if state.record.sha256 is None:
-            there = [package for package in state.packages.values() if package.sound]
-            self.previous = " ".join("%s=%s" % (package.name, package.version) for package in there)
-        if self.previous:  # may be gone from the repository; it is only for the case that the new one fails
-            self.runner([*_ENVIRONMENT, *_APT_INSTALL, "--download-only", "--reinstall", *self.previous.split()], APT_S)
+        """Get what apt will install while the driver that is there still works."""
         self.run([*_APT_INSTALL, "--download-only", self._wanted()], APT_S, "fetching %s" % self._wanted())
 
     def _wanted(self) -> str:
@@ -326,8 +342,27 @@ class _Doer:
             self._record(held=False)
 
     def _purge(self, step: Step) -> None:
+        self._return_files(step.target.split())
         argv = ["dpkg", "--force-remove-reinstreq", "--purge", *step.target.split()]
         self.run(argv, PURGE_S, "removing %s" % step.target)
+
+    def _return_files(self, names: Sequence[str]) -> None:
+        """Put back files of packages that stood where ours do: they go with them, and nothing brings them back later.
+
+        Before the removal, since afterwards nobody knows whose they were.
+        """
+        owned: Set[str] = set()
+        for entry in self.sink.root.names(DPKG_INFO):
+            name, _dot, ending = entry.rpartition(".")
+            if ending in ("list", "conffiles") and name.partition(":")[0] in names:
+                owned.update((self.sink.root.text("%s/%s" % (DPKG_INFO, entry)) or "").splitlines())
+        owned.discard(SANDBOX)  # recorded before any package was there
+        with _book(self.sink) as ledger:
+            for kept in ledger.entries(ROLE, "file"):
+                if kept.id in owned:
+                    self.sink.put(kept.id, kept.state or ABSENT)
+                    ledger.forget(kept)
+            ledger.save()
 
     def _as_looked_at(self, part: Offer) -> bytes:
         """Return the package's bytes, if they are still those whose checksum was compared."""
@@ -414,6 +449,12 @@ class _Doer:
         text = self.sink.root.text(log)
         why = "took longer than %d s" % BUILD_S if ran.status in _TOOK_TOO_LONG else first_error(text or ran.output)
         where = "" if text is None else "; whole log: " + log
+        state = read_driver_state(self.sink.root)
+        if is_older(state, step.target):  # told by a warning; another driver will be tried again
+            releases = sorted({*gave_up(state, str(step.after)), step.target})
+            self._record(unbuilt="; ".join(failure(step.after, release) for release in releases))
+            self.in_vain += 1
+            return
         sentence = "the driver does not build for kernel %s: %s%s" % (step.target, why, where)
         self.refused.append(Change(step.target, step.before, step.after, sentence))
 
@@ -543,8 +584,16 @@ def make_present(
             return Done(steps + shown, apt + files_to_be, [], [], plan.warnings, plan.unknown, state)
         todo = [step for step in plan.steps if (step.kind, step.target) not in tried]
         early = [step for step in todo if step.kind not in ("load", "nodes")]
-        for step in early:
+        tools = [step for step in plan.steps if step.kind == "tools"]
+        if tools and tools[0] not in todo:
+            raise Failed(
+                "apt-get says that it has installed %s, and that is still not there for kernel %s; install it by hand, "
+                "or name the headers' package with headers_package" % (tools[0].target, state.kernel)
+            )
+        for step in early[: early.index(tools[0]) + 1] if tools else early:
             _perform(doer, step, changes, tried)
+        if tools:
+            continue  # what is there now is judged anew, before the driver is touched: the compiler may be a wrong one
         if not is_installed(state, offer):
             continue
         put, refused = _put_files(sink, runner, state, wishes, False)
@@ -558,8 +607,8 @@ def make_present(
             break
     if not check and not plan.obstacles and not is_installed(state, offer):
         raise Failed("dpkg says that all went well, but the driver's package is not installed; see /var/log/dpkg.log")
-    if not check and offer is not None and offer.sha256 is not None and not plan.obstacles:
-        _forget_packages(sink, offer.sha256)
+    if not check and offer is not None and not plan.obstacles:
+        _forget_packages(sink, state.record.sha256)
     written = doer.written + written
     return Done(changes, written, doer.refused, plan.obstacles, plan.warnings, [], state)
 
@@ -591,21 +640,47 @@ def _perform(doer: _Doer, step: Step, changes: List[Change], tried: Set[Tuple[st
             except Failed as again:
                 told = "putting back what was there failed: %s" % again
             raise Failed("%s; %s" % (error, told)) from error
+        if step.kind in ("unload", "unhold", "untree", "purge") and doer.way_back:
+            try:
+                told = _stay(doer, step)
+            except Failed as again:
+                told = "putting back what was taken away before that failed: %s" % again
+            raise Failed("%s; %s" % (error, told)) from error
         raise
 
 
-def _forget_packages(sink: Sink, keep: str) -> None:
+def _forget_packages(sink: Sink, keep: Optional[str]) -> None:
+    """Remove the files of packages that are not installed any more. KEEP: checksum of that which is, if from a file."""
     for name in sink.root.names(PACKAGES):
-        if not name.startswith(keep):
+        if keep is None or not name.startswith(keep):
             sink.put("%s/%s" % (PACKAGES, name), ABSENT)
+
+
+def _stay(doer: _Doer, step: Step) -> str:
+    """Make the driver whole again that could not be taken away: STEP failed. Tell how that went."""
+    if step.kind == "unload":  # nothing else has been taken yet
+        load(doer.sink, doer.runner, doer.wishes)
+        return "the modules that were unloaded before are loaded again"
+    packages = drivers_of(read_driver_state(doer.sink.root))
+    if packages and all(package.sound for package in packages):
+        done = make_present(doer.sink, None, doer.wishes, doer.runner, way_back=False)
+        troubles = done.obstacles + [change.why for change in done.refused]
+        return "the driver that is there " + ("is not whole again: " + "; ".join(troubles) if troubles else "was kept")
+    failed = None if doer.offer is None else doer.offer.sha256
+    told = _put_back(doer, failed, _kept_packages(doer.sink.root, failed))
+    return told or "there is no copy of it to install again; mend it (dpkg --configure -a) and run this again"
+
+
+def _kept_packages(root: Root, failed: Optional[str]) -> List[str]:
+    """Return the names of the files in our cache other than those of the package that FAILED."""
+    return [name for name in root.names(PACKAGES) if name.endswith(".deb") and name.partition(".")[0] != failed]
 
 
 def _go_back(doer: _Doer) -> str:
     """Take what could not be installed away again, and put back what was there before; tell how that went."""
     sink, runner, offer = doer.sink, doer.runner, doer.offer
     failed = None if offer is None else offer.sha256
-    kept = [name for name in sink.root.names(PACKAGES) if name.endswith(".deb") and name.partition(".")[0] != failed]
-    previous = sorted({name.partition(".")[0] for name in kept})
+    kept = _kept_packages(sink.root, failed)
     if offer is not None and offer.package is not None:
         argv = ["dpkg", "--force-remove-reinstreq", "--purge", *offer.packages]
         if runner(argv, PURGE_S).status != 0:
@@ -613,18 +688,28 @@ def _go_back(doer: _Doer) -> str:
     for name in sink.root.names(PACKAGES):
         if failed is not None and name.startswith(failed):
             sink.put("%s/%s" % (PACKAGES, name), ABSENT)
-    if not previous and doer.previous:
-        return _apt_goes_back(doer)
+    told = _put_back(doer, failed, kept)
+    if told is not None:
+        return told
+    state = read_driver_state(sink.root)
+    for step in plan_absent(state, (), _leavings(sink.root, state)).steps:
+        if step.target not in (FAILED_LOG, RECORD):  # the log is what the user looks into now
+            doer.perform(step)
+    doer._record(sha256=None, package=None, sdk=None, pin=None, lists=None, unbuilt=None)
+    with _book(sink) as ledger:
+        undo(sink, ledger, ROLE, runner, False)
+    sink.remove_if_empty(os.path.dirname(RECORD))
+    return "nothing of it is left on the host"
+
+
+def _put_back(doer: _Doer, failed: Optional[str], kept: Sequence[str]) -> Optional[str]:
+    """Put back what was there before, and tell how that went; None if there is nothing. KEPT: files in our cache."""
+    sink, runner = doer.sink, doer.runner
+    if doer.previous:
+        return _apt_goes_back(doer, failed)
+    previous = sorted({name.partition(".")[0] for name in kept})
     if not previous:
-        state = read_driver_state(sink.root)
-        for step in plan_absent(state, (), _leavings(sink.root, state)).steps:
-            if step.target not in (FAILED_LOG, RECORD):  # the log is what the user looks into now
-                doer.perform(step)
-        doer._record(sha256=None, package=None, sdk=None, pin=None, lists=None)
-        with _book(sink) as ledger:
-            undo(sink, ledger, ROLE, runner, False)
-        sink.remove_if_empty(os.path.dirname(RECORD))
-        return "nothing of it is left on the host"
+        return None
     doer._record(sha256=None, package=None, sdk=None)
     record = parse_record(sink.root.text(cached(previous[0]) + ".json"))
     names = [name for name in kept if name.startswith(previous[0])]
@@ -640,13 +725,30 @@ def _go_back(doer: _Doer) -> str:
     return "the package that was there before is back"
 
 
-def _apt_goes_back(doer: _Doer) -> str:
-    """Let apt install what it had installed before; tell how that went."""
-    ran = doer.runner([*_ENVIRONMENT, *_APT_INSTALL, *doer.previous.split()], INSTALL_S)
+def _fetched(root: Root, names: Sequence[str]) -> List[str]:
+    """Return the files in which apt keeps packages, each given as NAME=VERSION; [] if it has not got all of them."""
+    kept = root.names(ARCHIVES)
+    found = []
+    for name in names:
+        beginning = name.replace(":", "%3a").replace("=", "_") + "_"
+        found += ["%s/%s" % (ARCHIVES, one) for one in kept if one.startswith(beginning) and one.endswith(".deb")][:1]
+    return found if len(found) == len(names) else []
+
+
+def _apt_goes_back(doer: _Doer, failed: Optional[str]) -> str:
+    """Put back what apt has fetched for that; tell how that went. FAILED: checksum of the file that was to be there."""
+    names = doer.previous.split()
+    limit = INSTALL_S + limit_s(read_driver_state(doer.sink.root), doer.wishes)
+    doer._record(sha256=None, package=" ".join(name.partition("=")[0] for name in names), sdk=doer.replaced.sdk)
+    ran = doer.runner([*_ENVIRONMENT, *_APT_INSTALL, *names], limit)
+    files_of = _fetched(doer.sink.root, names) if ran.status != 0 else []
+    if files_of:  # apt may not know it any more, since its source went with the change
+        ran = doer.runner([*_ENVIRONMENT, "dpkg", "--force-confnew", "--install", *files_of], limit)
     if ran.status != 0:
         return "apt could not put %s back: %s" % (doer.previous, first_error(ran.output) or ran.status)
-    doer._record(package=doer.previous.partition("=")[0], sdk=None)
     make_present(doer.sink, None, doer.wishes, doer.runner, way_back=False)
+    if failed is not None and doer.sink.root.exists(FAILED_LOG):
+        doer._record(failed=failure(failed, read_driver_state(doer.sink.root).kernel))
     return "%s, which was there before, is back" % doer.previous
 
 

@@ -66,6 +66,7 @@ FIRST_SDK_FOR_6_13 = (3, 10, 2)  # the import namespace's macro takes a string s
 OLDEST_GCC = 9
 NEEDED_MIB = 600  # of a package that does not tell its size: firmware, libraries and tools
 BUILD_MIB = 150
+WORKS = "works"
 _HOSTS = {"arm64": "arm64", "riscv64": "riscv", "loong64": "loongarch64"}  # how the vendor's makefiles call them
 _NAMED_FOR = (("aarch64", "arm64"), ("x86_64", "amd64"), ("loongarch64", "loong64"))  # in names of files
 _ERROR = re.compile(
@@ -306,6 +307,17 @@ def failure(sha256: Optional[str], release: Optional[str]) -> str:
     return "%s for %s" % (sha256, release)
 
 
+def is_older(state: DriverState, release: str) -> bool:
+    """Tell whether a kernel is older than the running one: nobody waits for the driver there."""
+    return state.kernel is not None and release_key(release) < release_key(state.kernel)
+
+
+def gave_up(state: DriverState, name: str) -> List[str]:
+    """Return the older kernels for which DKMS's tree NAME is known not to build."""
+    pairs = [one.partition(" for ") for one in (state.record.unbuilt or "").split("; ")]
+    return [release for tree, _for, release in pairs if tree == name and is_older(state, release)]
+
+
 def builds_for(sdk: Optional[str], release: str) -> bool:
     """Return False for a pair of driver and kernel that is known not to build."""
     numbers, kernel = number_of(sdk), version_of(release)
@@ -318,7 +330,7 @@ def brings_dkms(state: DriverState, offer: Optional[Offer], wishes: DriverWishes
         return wishes.family == "dkms"
     if offer is not None and not is_installed(state, offer):
         return re.search(r"\bdkms\b", offer.depends) is not None or offer.sha256 is None
-    return any(not tree.ours for tree in state.dkms) or not state.source_tree
+    return any(not tree.ours and tree.sources for tree in state.dkms) or not state.source_tree
 
 
 def tree_version(package_version: Optional[str], sdk: Optional[str], sha256: Optional[str]) -> str:
@@ -504,6 +516,11 @@ def _warnings(state: DriverState, offer: Optional[Offer]) -> List[str]:
         found.append("no AX650N card is on the PCI bus; the driver is installed all the same")
     sdk = offer.sdk if offer is not None and offer.sdk is not None else state.record.sdk
     for kernel in state.kernels:
+        if any(kernel.release in gave_up(state, "%s/%s" % (tree.name, tree.version)) for tree in state.dkms):
+            found.append(
+                "the driver does not build for kernel %s, which is older than the running one; it is not tried again "
+                "with this driver; remove that kernel if you do not need it" % kernel.release
+            )
         newer = state.kernel is not None and release_key(kernel.release) > release_key(state.kernel)
         if not newer or has_driver(kernel):
             continue
@@ -532,7 +549,7 @@ def _missing(state: DriverState, wishes: DriverWishes) -> List[str]:
 def _tree(state: DriverState, dkms: bool) -> Optional[DkmsTree]:
     """Return DKMS's tree of the driver that is installed now; None if there is none (yet)."""
     if dkms:
-        return next((tree for tree in reversed(state.dkms) if not tree.ours), None)
+        return next((tree for tree in reversed(state.dkms) if not tree.ours and tree.sources), None)
     mine = (tree for tree in state.dkms if tree.ours and tree.registered)
     return next((tree for tree in mine if tree.version == our_tree(state)), None)
 
@@ -553,11 +570,14 @@ def _after_install(state: DriverState, wishes: DriverWishes, sandbox: Optional[s
     for old in state.dkms:
         if old.ours and (dkms or old.version != our_tree(state)):
             steps.append(Step("untree", "%s/%s" % (old.name, old.version), "registered", None, "of an earlier package"))
+    steps += _orphans(state)
     tree = _tree(state, dkms)
     name = "%s/%s" % (OUR_DKMS, our_tree(state)) if tree is None else "%s/%s" % (tree.name, tree.version)
     if tree is None and not dkms:
         steps.append(Step("tree", name, None, "registered", "so that DKMS builds the driver for every kernel"))
     for kernel in _kernels_to_build(state, state.record.sdk) if tree is not None or not dkms else ():
+        if kernel.release in gave_up(state, name):
+            continue
         if tree is None or kernel.release not in tree.installed or not has_driver(kernel, ("updates",)):
             steps.append(_build(name, kernel))
     for kernel in state.kernels:
@@ -567,6 +587,13 @@ def _after_install(state: DriverState, wishes: DriverWishes, sandbox: Optional[s
         steps.append(Step("group", wishes.group, None, "system group", "whose members may use the card"))
     steps += _holds(state, wishes)
     return steps
+
+
+def _orphans(state: DriverState) -> List[Step]:
+    """Return the steps that take what packages which are gone have left registered with DKMS."""
+    why = "its sources went with its package, so nothing can be built of it"
+    gone = ["%s/%s" % (tree.name, tree.version) for tree in state.dkms if not tree.ours and not tree.sources]
+    return [Step("untree", name, "registered", None, why) for name in gone]
 
 
 def _drop(kernel: Kernel, places: Sequence[str], why: str) -> List[Step]:
@@ -639,7 +666,14 @@ def plan_present(
         steps += nodes_step(state, wishes)
         return Plan(steps, [], obstacles, warnings, [])
     obstacles = _obstacles(state, offer, wishes)
-    steps = repository
+    save = _save(state)
+    late: List[Step] = []
+    if offer is not None and offer.repository is not None:
+        steps = repository + save  # which may have the one that is there, too
+    elif offer is not None and offer.sha256 is not None:
+        steps, late = save, repository  # the source of the one that is there stays until it is not needed any more
+    else:
+        steps = save + repository
     missing = _missing(state, wishes)
     if missing and wishes.prepare:
         steps.append(_tools(missing))
@@ -654,7 +688,33 @@ def plan_present(
     if offer is not None and offer.sdk not in (None, version):
         version = "%s, SDK %s" % (version or "?", offer.sdk)
     steps.append(Step("install", what, None, version or "installed", "the driver, its tools and the card's firmware"))
-    return Plan(steps, _predicted(state, offer, wishes), obstacles, warnings, _unknown(state, offer))
+    unknown = _unknown(state, offer)
+    if save and save[0].before == WORKS:
+        unknown.append(
+            "whether there is a way back to %s: unknown until apt was asked for it; if it has it not, nothing is "
+            "changed" % save[0].target
+        )
+    return Plan(steps, late + _predicted(state, offer, wishes), obstacles, warnings, unknown)
+
+
+def _save(state: DriverState) -> List[Step]:
+    """Return the step that gets what is installed once more, where there is no file of it for the way back."""
+    there = [package for package in drivers_of(state) if package.state != "config-files"]
+    if state.kept or not there or not all(package.sound for package in there):
+        return []
+    names = " ".join("%s=%s" % (package.name, package.version) for package in there)
+    works = any(kernel.running and has_driver(kernel) for kernel in state.kernels)
+    why = "the way back, if the new one cannot be installed"
+    return [Step("save", names, WORKS if works else "does not work", "fetched", why)]
+
+
+def no_way_back(names: str, why: Optional[str]) -> str:
+    """Return why a driver that works is not replaced. WHY: what apt says."""
+    return (
+        "%s works, and there would be no way back to it if the new one fails: this role has no file of it and apt "
+        "cannot fetch it (%s); the driver was left alone. Remove it first (state: absent), or give apt a source that "
+        "has it" % (names, why)
+    )
 
 
 def _repository(state: DriverState, offer: Optional[Offer]) -> List[Step]:
@@ -708,6 +768,7 @@ def _predicted(state: DriverState, offer: Optional[Offer], wishes: DriverWishes)
     later = []
     sdk = None if offer is None else offer.sdk
     if not brings_dkms(state, offer, wishes):
+        later += _orphans(state)
         version = tree_version(None if offer is None else offer.version, sdk, None if offer is None else offer.sha256)
         name = "%s/%s" % (OUR_DKMS, version)
         later.append(Step("tree", name, None, "registered", "so that DKMS builds the driver for every kernel"))

@@ -40,6 +40,7 @@ DKMS_TREES = "/var/lib/dkms"
 OUR_DKMS = "edgenpu-axcl"  # the name under which DKMS knows the trees that we generate
 RECORD = "/var/lib/edgenpu-tuning/axcl_driver.json"
 RECORD_SCHEMA = 1
+PACKAGES = "/var/lib/edgenpu-tuning/packages"  # the installed .deb, so that a failed upgrade has a way back
 TOOLS = ("dkms", "gcc", "make", "patch", "kmod")  # packages that building needs
 
 EFIVARS = "/sys/firmware/efi/efivars"
@@ -82,7 +83,8 @@ class FileThere(NamedTuple):
 class DkmsTree(NamedTuple):
     """Sources for DKMS. INSTALLED: releases of the kernels for which it has installed what it built of them.
 
-    REGISTERED: DKMS knows them; a killed run may have left some of ours that it does not (any more).
+    REGISTERED: DKMS knows them; a killed run may have left some of ours that it does not (any more). SOURCES: they are
+    there; a package that is gone takes them along and may leave the registration.
     """
 
     name: str
@@ -90,6 +92,7 @@ class DkmsTree(NamedTuple):
     ours: bool
     installed: Tuple[str, ...]
     registered: bool = True
+    sources: bool = True
 
 
 class Holder(NamedTuple):
@@ -122,6 +125,7 @@ class Record(NamedTuple):
     held: bool  # the hold is ours
     pin: Optional[str] = None  # what apt's preferences match the repository by that we have set up
     lists: Optional[str] = None  # what the names of the files begin with that apt keeps of it
+    unbuilt: Optional[str] = None  # "TREE for RELEASE; ...": what did not build for kernels older than the running one
 
 
 NO_RECORD = Record(None, None, None, None, None, False)
@@ -154,6 +158,7 @@ class DriverState(NamedTuple):
     record: Record
     failed_log: bool  # of the build that FAILED in the record tells of
     apt: Apt = NO_APT
+    kept: bool = False  # the .deb that the record tells of, for the way back
 
     @property
     def loaded(self) -> Tuple[str, ...]:
@@ -181,7 +186,7 @@ def parse_record(text: Optional[str]) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return NO_RECORD
     known = [word if isinstance(word, str) else None for word in texts]
-    return Record(known[0], known[1], known[2], known[3], known[4], data.get("held") is True, known[5], known[6])
+    return Record(known[0], known[1], known[2], known[3], known[4], data.get("held") is True, *known[5:])
 
 
 def is_driver_package(name: str) -> bool:
@@ -229,7 +234,7 @@ def read_dkms(root: Root) -> Tuple[DkmsTree, ...]:
             links = (root.link_target("%s/%s" % (directory, entry)) for entry in entries if entry.startswith("kernel-"))
             parts = [link.split("/")[-3:] for link in links if link is not None]
             installed = tuple(sorted(release for owner, release, _machine in parts if owner == version))
-            trees.append(DkmsTree(name, version, name == OUR_DKMS, installed))
+            trees.append(DkmsTree(name, version, name == OUR_DKMS, installed, sources=text is not None))
     known = {tree.version for tree in trees if tree.ours}
     for directory in root.names("/usr/src"):
         version = directory[len(OUR_DKMS) + 1 :]
@@ -319,6 +324,8 @@ def read_driver_state(root: Root) -> DriverState:
     host = read_host(root)
     kernels = read_kernels(root, ALL_MODULES)
     compiler, compilers = read_compilers(root)
+    record = parse_record(root.text(RECORD))
+    kept = [name for name in root.names(PACKAGES) if record.sha256 and name.startswith(record.sha256)]
     return DriverState(
         kernel=host.kernel,
         architecture=tools["dpkg"].architecture if "dpkg" in tools else None,
@@ -341,7 +348,8 @@ def read_driver_state(root: Root) -> DriverState:
         source_tree=root.exists(SOURCE_TREE + "/drv/pcie/driver"),
         groups=parse_groups(root.text("/etc/group") or ""),
         stale=read_stale(root, kernels),
-        record=parse_record(root.text(RECORD)),
+        record=record,
         failed_log=root.exists(FAILED_LOG),
         apt=read_apt(root),
+        kept=any(name.endswith(".deb") for name in kept),
     )

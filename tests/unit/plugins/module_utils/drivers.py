@@ -252,6 +252,8 @@ class Box(hosts.Board):
             self._dkms(["add", "axclhost/1.0"])
         for name, version in packages.items():
             self.add_package(name, version=version, status="install ok half-configured")
+            self.tree.file("/var/lib/dpkg/info/%s.list" % name, "/.\n/etc/udev/rules.d/axcl_host.rules\n")
+            self.tree.file("/var/lib/dpkg/info/%s.conffiles" % name, "/etc/modules-load.d/axcl_pcie.conf\n")
         if "build" in self.fail:
             self.tree.file(INSTALL_LOG, self.fail["build"][1])
             return Ran(1, "E: build driver fail, please check /var/log/axclhost-install.log")
@@ -282,6 +284,8 @@ class Box(hosts.Board):
             self.remove("/lib/modules/%s/extra/%s.ko" % (KERNEL, module))
         for name in names:
             self.drop_package(name)
+            self.remove("/var/lib/dpkg/info/%s.list" % name)
+            self.remove("/var/lib/dpkg/info/%s.conffiles" % name)
         return Ran(0, "")
 
     def built(self, release: str, where: str, srcversion: str = "ABC") -> None:
@@ -385,13 +389,20 @@ class Box(hosts.Board):
     def _apt_get(self, words: List[str]) -> Ran:
         if "--simulate" in words:
             return Ran(0, "")
+        if "download" in words:
+            for word in words[words.index("download") + 1 :]:
+                if word.partition("=")[2] not in self.versions:
+                    return Ran(
+                        100,
+                        "E: Can't find a source to download version '%s' of '%s'" % tuple(reversed(word.split("="))),
+                    )
         if words[-1] == "update":
             options = dict(word.split("=", 1) for word in words if "=" in word)
             where = options.get("Dir::State::Lists", str(self.path("/var/lib/apt/lists")))[len(str(self.tree.path)) :]
             if "Dir::Etc::SourceList" in options:
                 self.tree.file(where + "/example.org_apt_dists_axclhost_InRelease", self.release)
             return Ran(0, "Reading package lists...")
-        if "--download-only" not in words:
+        if "--download-only" not in words and "download" not in words:
             name, _equals, version = words[-1].partition("=")
             if name == "axclhost":
                 if version and version not in self.versions:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import driver
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act.driver import Done, Failed
+from ansible_collections.edgenpu.tuning.plugins.module_utils.act.ledger import Ledger
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.driver import (
     ENABLED,
     SLEEP_TARGETS,
@@ -656,3 +657,233 @@ def test_locks_are_not_held_while_it_takes_minutes(box: Box, monkeypatch: pytest
     assert {line.split()[0] for line in held} <= {"systemctl", "udevadm"}
     assert not [line for line in held if "restart" in line]
     assert SANDBOX_TEXT
+
+
+def failing_upgrade(box: Box, output: str = "dpkg: error") -> str:
+    """Return a file whose installation fails."""
+    path = other(box)
+    box.fail["dpkg --force-confnew --install %s" % driver.cached(str(offer_of(box, path).sha256))] = (1, output)
+    return path
+
+
+def test_driver_installed_by_hand_that_nobody_has_is_left_alone(box: Box) -> None:
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    version = read_driver_state(box.root).packages["axclhost"].version
+    box.versions = []
+    path = other(box)
+    before = box.snapshot()
+    predicted = install(box, check=True, path=path)
+    assert (
+        "whether there is a way back to axclhost=%s: unknown until apt was asked for it; if it has it not, nothing is "
+        "changed" % version
+    ) in predicted.unknown
+    with pytest.raises(Failed) as caught:
+        install(box, path=path)
+    assert str(caught.value) == (
+        "axclhost=%s works, and there would be no way back to it if the new one fails: this role has no file of it and "
+        "apt cannot fetch it (E: Can't find a source to download version '%s' of 'axclhost'); the driver was left "
+        "alone. Remove it first (state: absent), or give apt a source that has it" % (version, version)
+    )
+    assert box.snapshot() == before
+    driver.make_absent(box.kernel, box.run)
+    assert install(box, path=path).obstacles == []
+
+
+def test_driver_installed_by_hand_that_does_not_work_is_replaced(box: Box) -> None:
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    box.versions = []
+    box.remove("/lib/modules/%s/%s" % (KERNEL, "extra" if box.family == "vendor" else "updates"))
+    assert install(box, path=other(box)).refused == []
+
+
+def test_driver_that_apt_has_comes_back_after_a_file_that_fails(box: Box) -> None:
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    version = str(read_driver_state(box.root).packages["axclhost"].version)
+    box.versions = [version]
+    with pytest.raises(Failed, match="axclhost=%s, which was there before, is back" % version):
+        install(box, path=failing_upgrade(box))
+    state = read_driver_state(box.root)
+    assert (state.packages["axclhost"].version, state.record.sha256) == (version, None)
+    assert list(box.loaded) == list(MODULES)
+    assert driver.make_present(box.kernel, None, WISHES, box.run).changes == []
+
+
+def test_driver_whose_source_apt_has_lost_comes_back_from_what_was_fetched(box: Box) -> None:
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    version = str(read_driver_state(box.root).packages["axclhost"].version)
+    box.versions = [version]
+    box.tree.file(
+        "%s/axclhost_%s_arm64.deb" % (driver.ARCHIVES, version), drivers.deb(version=version, architecture="arm64")
+    )
+    path = failing_upgrade(box)
+    box.before = lambda line: box.versions.clear() if "--purge" in line else None
+    with pytest.raises(Failed, match="which was there before, is back"):
+        install(box, path=path)
+    assert read_driver_state(box.root).packages["axclhost"].version == version
+    assert list(box.loaded) == list(MODULES)
+
+
+def test_file_that_did_not_build_over_apt_s_is_not_tried_at_every_run(tree: Tree) -> None:
+    box = Box(tree)
+    box.run(["dpkg", "--install", box.package_file()], 1.0)
+    box.versions = ["1.0.0"]
+    path = failing_upgrade(box, "E: build driver fail")
+    beginning = next(iter(box.fail))
+    box.before = lambda line: box.tree.file(INSTALL_LOG, "error: x\n") if line.startswith(beginning) else None
+    with pytest.raises(Failed, match="is back"):
+        install(box, path=path)
+    assert "did not build for kernel" in install(box, path=path).obstacles[0]
+
+
+@pytest.mark.parametrize("status", [1, 124])
+def test_unloading_that_fails_half_way_loads_again(box: Box, status: int) -> None:
+    install(box)
+    path = other(box)
+    before = box.snapshot()
+    box.fail["modprobe -r " + MODULES[2]] = (status, "modprobe: FATAL: Module is in use.")
+    with pytest.raises(Failed, match=r"unloading .*; the modules that were unloaded before are loaded again"):
+        install(box, path=path)
+    assert sorted(box.loaded) == sorted(MODULES)
+    after = box.snapshot()
+    assert {name for name in before if before[name] != after[name] and name != "/proc/modules"} == set()
+    assert install(box).changes == []
+
+
+def test_removal_that_fails_keeps_the_driver(box: Box) -> None:
+    install(box)
+    was = read_driver_state(box.root)
+    path = other(box)
+    box.fail["dpkg --force-remove-reinstreq --purge"] = (1, "dpkg: error: lock")
+    with pytest.raises(Failed) as caught:
+        install(box, path=path)
+    assert str(caught.value) == ("removing axclhost failed: dpkg: error: lock; the driver that is there was kept")
+    now = read_driver_state(box.root)
+    assert (now.record, now.packages, now.loaded, now.dkms) == (was.record, was.packages, was.loaded, was.dkms)
+    assert install(box).changes == []
+
+
+def test_removal_that_leaves_half_of_it_is_made_up_for(box: Box) -> None:
+    install(box)
+    was = read_driver_state(box.root)
+    path = other(box)
+    box.fail["dpkg --force-remove-reinstreq --purge"] = (1, "dpkg: error: prerm")
+    version = str(was.packages["axclhost"].version)
+
+    def once(line: str) -> None:
+        if "--purge" in line and "axclhost" in box.installed and len(box.fail) == 1:
+            box.add_package("axclhost", status="deinstall ok half-configured", version=version)
+            box.fail["never"] = (0, "")
+        elif "--purge" in line:
+            box.fail.clear()
+
+    box.before = once
+    with pytest.raises(Failed, match="prerm; the package that was there before is back"):
+        install(box, path=path)
+    now = read_driver_state(box.root)
+    assert (now.record, now.packages, now.loaded, now.dkms) == (was.record, was.packages, was.loaded, was.dkms)
+    assert install(box).changes == []
+
+
+def test_compiler_that_was_installed_is_judged_before_anything_goes(box: Box) -> None:
+    install(box)
+    path = other(box)
+    box.drop_package("gcc")
+    box.remove("/usr/bin/gcc")
+    box.remove("/usr/bin/gcc-12")
+
+    def older(line: str) -> None:
+        if line.endswith(" gcc") and "--simulate" not in line:
+            box.tree.file("/usr/bin/gcc-10")
+            box.tree.link("/usr/bin/gcc", "gcc-10")
+
+    box.before = older
+    count = len(box.commands)
+    done = install(box, path=path)
+    assert [line.partition(";")[0] for line in done.obstacles] == [
+        "kernel %s was built with gcc 12 and /usr/bin/gcc is 10, which does not know its options" % KERNEL
+    ]
+    assert (kinds(done), done.obstacles[0].count("install gcc-12")) == (["tools"], 1)
+    assert {line.split()[0] for line in box.commands[count:]} == {"apt-get"}
+    assert list(box.loaded) == list(MODULES)
+
+
+def test_headers_that_are_still_missing_change_nothing(box: Box) -> None:
+    install(box)
+    path = other(box)
+    box.remove("/lib/modules/%s/build" % KERNEL)
+    box.remove("/usr/src/linux-headers-" + KERNEL)
+    count = len(box.commands)
+    with pytest.raises(Failed) as caught:
+        install(box, path=path, wishes=WISHES._replace(headers_package="headers-of-mine"))
+    assert str(caught.value) == (
+        "apt-get says that it has installed headers-of-mine, and that is still not there for kernel %s; install it by "
+        "hand, or name the headers' package with headers_package" % KERNEL
+    )
+    assert {line.split()[0] for line in box.commands[count:]} == {"apt-get"}
+    assert list(box.loaded) == list(MODULES)
+
+
+def test_files_of_a_package_that_is_gone_do_not_come_back(box: Box) -> None:
+    before = {name for name, value in box.snapshot().items() if value[0] != "directory"}
+    install(box)
+    path = other(box)
+    # The new one has neither: its rules are elsewhere.
+    box.before = lambda line: box.fail.update({line: (0, "")} if "--install" in line else {})
+    with pytest.raises(Failed):
+        install(box, path=path)
+    assert not box.has("/etc/udev/rules.d/axcl_host.rules")
+    assert not [entry for entry in Ledger(box.kernel).entries(driver.ROLE) if entry.id.endswith("axcl_pcie.conf")]
+    box.fail.clear()
+    driver.make_absent(box.kernel, box.run)
+    left = {name for name, value in box.snapshot().items() if value[0] != "directory"} - before
+    assert {name for name in left if name[:6] != "/root/"} == set()
+
+
+def test_files_of_a_package_are_recorded_anew_after_an_upgrade(box: Box) -> None:
+    box.tree.file("/etc/modules-load.d/mine.conf", "nvme\naxcl_host\n")
+    install(box)
+    install(box, path=other(box))
+    kept = {entry.id for entry in Ledger(box.kernel).entries(driver.ROLE, "file")}
+    names = {"/etc/udev/rules.d/axcl_host.rules", "/etc/modules-load.d/axcl_pcie.conf", "/etc/modules-load.d/mine.conf"}
+    assert names <= kept
+    assert "0666" not in box.text("/etc/udev/rules.d/axcl_host.rules")
+
+
+def test_older_kernel_for_which_it_does_not_build(tree: Tree) -> None:
+    box = Box(tree)
+    box.kernel_installed("6.1.9")
+    box.before = lambda line: box.fail.update({line: (10, "Error! Bad")} if line.endswith("-k 6.1.9") else {})
+    warning = (
+        "the driver does not build for kernel 6.1.9, which is older than the running one; it is not tried again with "
+        "this driver; remove that kernel if you do not need it"
+    )
+    done = install(box)
+    assert (done.refused, warning in done.warnings) == ([], True)
+    assert [change.path for change in done.changes if change.path.startswith("build")] == ["build: " + KERNEL]
+    count = len(box.commands)
+    for check in (True, False):
+        again = install(box, check=check)
+        assert (again.changes, box.commands[count:], warning in again.warnings) == ([], [], True)
+    install(box, path=other(box))
+    assert [line for line in box.commands[count:] if line.endswith("-k 6.1.9")] != []
+    assert install(box, path=other(box)).changes == []
+    driver.make_absent(box.kernel, box.run)
+    assert not box.has(RECORD)
+
+
+def test_registration_that_a_package_has_left_does_not_win(tree: Tree) -> None:
+    """A package for DKMS that is purged without telling DKMS, and then the vendor's."""
+    box = Box(tree, "dkms")
+    install(box)
+    box.run(["dpkg", "--purge", "axclhost"], 1.0)
+    assert box.root.names("/var/lib/dkms/axclhost") != []
+    box.family = "vendor"
+    path = box.package_file()
+    predicted = install(box, check=True, path=path)
+    assert "untree: axclhost/1.0" in [change.path for change in predicted.changes]
+    done = install(box, path=path)
+    assert (done.refused, "untree: axclhost/1.0" in [change.path for change in done.changes]) == ([], True)
+    state = read_driver_state(box.root)
+    assert [(one.ours, one.installed) for one in state.dkms] == [(True, (KERNEL,))]
+    assert list(box.loaded) == list(MODULES)
+    assert install(box, path=path).changes == []

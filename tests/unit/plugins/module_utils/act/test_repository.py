@@ -291,7 +291,7 @@ def test_upgrade_is_fetched_before_the_old_one_goes(box: Box) -> None:
     install(box, offer(OLD))
     count = len(box.commands)
     done = install(box)
-    assert kinds(done)[:2] == ["repository", "fetch"]
+    assert kinds(done)[:3] == ["repository", "save", "fetch"]
     lines = box.commands[count:]
     fetched = next(at for at, line in enumerate(lines) if line.endswith("--download-only axclhost=" + NEW))
     assert fetched < min(at for at, line in enumerate(lines) if line.startswith(("modprobe -r", "dpkg")))
@@ -398,3 +398,38 @@ def test_killed_and_repeated(box: Box, tmp_path_factory: pytest.TempPathFactory,
 
     assert end(box) == end(undisturbed)
     assert install(box).changes == []
+
+
+def test_what_is_put_back_is_what_was_there_last(box: Box) -> None:
+    """A file, then a package of apt's: the file's copy is no way back any more."""
+    path = box.package_file()
+    driver.make_present(
+        box.kernel, driver.look_at_deb(box.root, path, "x.deb", None, None, box.run), DriverWishes(), box.run
+    )
+    assert box.root.names(driver.PACKAGES) != []
+    install(box, offer(OLD))
+    assert box.root.names(driver.PACKAGES) == []
+    box.before = lambda line: box.fail.update(
+        {line: (100, "E: build driver fail\n")} if line.endswith("packages axclhost=" + NEW) else {}
+    )
+    with pytest.raises(Failed, match="axclhost=%s, which was there before, is back" % OLD):
+        install(box)
+    assert read_driver_state(box.root).packages["axclhost"].version == OLD
+
+
+def test_file_instead_of_the_repository_that_fails(box: Box) -> None:
+    """The repository goes only when what comes instead is there."""
+    install(box)
+    path = box.package_file()
+    one = driver.look_at_deb(box.root, path, "x.deb", None, None, box.run)
+    predicted = driver.make_present(box.kernel, one, DriverWishes(), box.run, True)
+    assert "unlist" in kinds(predicted)
+    box.fail["dpkg --force-confnew --install"] = (1, "dpkg: error")
+    with pytest.raises(Failed, match="axclhost=%s, which was there before, is back" % NEW):
+        driver.make_present(box.kernel, one, DriverWishes(), box.run)
+    assert box.has(SOURCES)
+    assert install(box).changes == []
+    box.fail.clear()
+    driver.make_present(box.kernel, one, DriverWishes(), box.run)
+    assert not box.has(SOURCES)
+    assert driver.make_present(box.kernel, one, DriverWishes(), box.run).changes == []
