@@ -253,7 +253,7 @@ class Box:
     def changes(self, when: str) -> set[str]:
         """Return the paths that the report of "predicted" or "done" says were (or would be) changed."""
         report = self.report(when)
-        return {change["path"] for role in report["actions"].values() for change in role["changes"]}
+        return {change["path"] for role in report["actions"].values() for change in role.get("changes", [])}
 
     def hang_up(self) -> None:
         """Close the connections that are kept open between commands; a reboot may leave them dead."""

@@ -73,7 +73,12 @@ def test_dry_run_tells_what_a_run_would_change(tmp_path: pathlib.Path) -> None:
     hosts.Board(Tree(tmp_path / "tree"))
     change = {"path": "/sys/x/scaling_governor", "before": "schedutil", "after": "performance", "why": "fast"}
     text = {"path": "/etc/x", "before": None, "after": "a\nb\n", "why": "kept"}
-    told = json.dumps({"governor_result": {"changed": True, "changes": [change, text], "refused": [], "unknown": []}})
+    told = json.dumps(
+        {
+            "axcl_driver_result": {"changed": False, "skipped": True},
+            "governor_result": {"changed": True, "changes": [change, text], "refused": [], "unknown": []},
+        }
+    )
     Tree(tmp_path / "tree").file(
         "/etc/edgenpu-tuning/wishes.d/irq_affinity.json",
         json.dumps({"schema": 1, "wishes": AffinityWishes(BUILT_IN).to_data()}),
@@ -85,6 +90,7 @@ def test_dry_run_tells_what_a_run_would_change(tmp_path: pathlib.Path) -> None:
         assert done.returncode == 0, done.stdout
         report = json.loads((tmp_path / "reports" / "nas.json").read_text("utf-8"))
         report_validator().validate(report)
+        assert (report["actions"]["axcl_driver"], report["actions"]["irq_affinity"]) == ({}, {}), "they did not run"
         drift = [one for one in report["findings"] if one["id"] == "drift"]
         assert [one["role"] for one in drift] == expected
     settings[-1:] = [settings[-1], "--check", "-e", "diagnostics_fail_severity=warning"]
