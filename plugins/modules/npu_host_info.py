@@ -266,8 +266,8 @@ def planned(module: AnsibleModule) -> Dict[str, List[Change]]:
     """Return what roles would change; what is no change as they return it ends the module with a sentence."""
     found: Dict[str, List[Change]] = {}
     for role, changes in module.params["planned"].items():
-        if changes is None:
-            continue  # that role was not in the play
+        if changes in (None, ""):
+            continue  # that role was not in the play: ansible-core before 2.19 makes an empty text of null
         try:
             found[role] = [Change(one["path"], one["before"], one["after"], one["why"]) for one in changes]
         except (KeyError, TypeError):

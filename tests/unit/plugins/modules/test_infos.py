@@ -11,6 +11,7 @@ from typing import Any, Dict
 import pytest
 
 from ansible_collections.edgenpu.tuning.plugins.module_utils.act import bundle
+from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.affinity import AffinityWishes
 from ansible_collections.edgenpu.tuning.plugins.module_utils.decide.catalogue import BUILT_IN
 from ansible_collections.edgenpu.tuning.plugins.module_utils.observe import files
 from ansible_collections.edgenpu.tuning.plugins.modules import npu_host_info, pcie_info
@@ -166,10 +167,14 @@ class TestBoth:
 
 
 def test_what_roles_would_change(board: hosts.Board, modules: Modules) -> None:
-    """As they return it; a role that was not in the play has null."""
+    """As they return it; a role that was not in the play has null, or nothing."""
     change = {"path": "/etc/x", "before": None, "after": "a", "why": "kept"}
     root = str(board.tree.path)
-    _status, data = modules.run(npu_host_info, root=root, planned={"governor": [change], "irq_affinity": None})
+    board.wishes("irq_affinity", AffinityWishes(BUILT_IN).to_data())
+    for nothing in (None, ""):
+        _status, data = modules.run(npu_host_info, root=root, planned={"irq_affinity": nothing, "governor": nothing})
+        assert [one["role"] for one in data["report"]["findings"] if one["id"] == "drift"] == ["irq_affinity"]
+    _status, data = modules.run(npu_host_info, root=root, planned={"governor": [change], "irq_affinity": []})
     [drift] = [one for one in data["report"]["findings"] if one["id"] == "drift"]
     assert (drift["role"], list(drift["evidence"])) == ("governor", ["/etc/x"])
     status, data = modules.run(npu_host_info, root=root, planned={"governor": ["/etc/x"]})
