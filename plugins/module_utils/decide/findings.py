@@ -321,10 +321,11 @@ def findings(snapshot: Snapshot) -> List[Finding]:
             found += _interrupts(snapshot, card, fast)
             found.append(_shared(snapshot, card))
     if snapshot.cards:
-        balancer = _balancer(snapshot) if _movable(snapshot) else None
+        movable = _movable(snapshot)
+        balancer = _balancer(snapshot) if movable else None
         found += [balancer, *interrupt_findings(snapshot, fast, balancer)]
         found += clock_findings(snapshot, fast)
-        found += _persistence(snapshot) if _movable(snapshot) else []
+        found += _persistence(snapshot) if movable else []
         found += agent_off(snapshot.services, snapshot.wishes, snapshot.host.systemd, snapshot.lost)
         found += _next_kernels(snapshot)
         found += _axcl(snapshot)

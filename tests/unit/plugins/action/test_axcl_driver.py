@@ -127,7 +127,7 @@ def test_file_stays_where_it_is_installed(tmp_path: pathlib.Path) -> None:
     assert (told["result"], told["sent"], len(told["asked"])) == ({"changed": True}, [], 1)
 
 
-@pytest.mark.parametrize("source", [None, {"path": "/root/a.deb", "sha256": SHA}, {"package": "axclhost"}])
+@pytest.mark.parametrize("source", [None, {"path": "/srv/a.deb", "sha256": SHA}, {"package": "axclhost"}])
 def test_other_sources_are_the_module_s(tmp_path: pathlib.Path, source: Any) -> None:
     told = run(tmp_path, source, needs=False)
     assert (told["result"], told["sent"]) == ({"changed": True}, [])
